@@ -1,0 +1,33 @@
+// Package handshake brings connections to the state that the procedures need: a
+// (D)TLS 1.2 session after a full handshake with the Extended Master Secret, both
+// sides authenticated, expressed as a muster.Session.
+//
+// This package speaks TLS over any net.Conn with certificates. Package dtls12
+// does the same over datagrams, with certificates or a pre-shared key, and
+// package tlspsk over streams with a pre-shared key.
+package handshake
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+
+	"muster"
+)
+
+// A Conn is a connection after its handshake.
+type Conn struct {
+	net.Conn
+	Session *muster.Session
+}
+
+// Verify judges the certificates that a peer presented, leaf first, and returns
+// who the peer is. Its error aborts the handshake; a muster.Refusal in it chooses
+// the alert. It is called once in a handshake, perhaps from another goroutine,
+// and before the peer has proved that it holds the leaf's key.
+type Verify func(chain []*x509.Certificate) (muster.Peer, error)
+
+// PSK returns the pre-shared key for a psk_identity. On an error the handshake
+// goes on with a random key, so that the peer cannot tell an identity that is
+// unknown from a key that is wrong. The context ends with the handshake.
+type PSK func(ctx context.Context, identity string) (key []byte, err error)

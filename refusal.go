@@ -1,0 +1,157 @@
+package muster
+
+import (
+	"errors"
+	"fmt"
+)
+
+// A Code is the stable name of a reason for a refusal. Codes are part of the
+// interface: logs, exit messages, metrics and documentation use them, and a code
+// once published keeps its meaning.
+type Code string
+
+// A Refusal is an error that says no to a peer. Its text is for the operator of
+// the side that refuses; what the peer learns is decided where the refusal
+// becomes an alert or a response, and is never this text.
+type Refusal struct {
+	Code   Code
+	Detail string
+	cause  error
+}
+
+// Refuse returns a Refusal. A %w in format makes the wrapped error reachable.
+func Refuse(code Code, format string, args ...any) *Refusal {
+	err := fmt.Errorf(format, args...)
+	return &Refusal{code, err.Error(), errors.Unwrap(err)}
+}
+
+// Error returns the code and the detail.
+func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Detail }
+
+// Unwrap returns the error that the detail wraps, if any.
+func (r *Refusal) Unwrap() error { return r.cause }
+
+// CodeOf returns the code of the Refusal in err's tree, and "" without one.
+func CodeOf(err error) Code {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r.Code
+	}
+	return ""
+}
+
+// The codes for certificates, in the order in which they are examined.
+const (
+	CodeNoCertificate        Code = "no-certificate"
+	CodeChainTooLong         Code = "chain-too-long"
+	CodeCertificateTooLarge  Code = "certificate-too-large"
+	CodeCertificateMalformed Code = "certificate-malformed"
+	CodeNameUnknown          Code = "name-unknown"
+	CodeNameMismatch         Code = "name-mismatch"
+	CodeNameWildcard         Code = "name-wildcard"
+	CodeNameOnlyInCN         Code = "name-only-in-cn"
+	CodeAnchorMismatch       Code = "anchor-mismatch"
+	CodeNotYetValid          Code = "not-yet-valid"
+	CodeExpired              Code = "expired"
+	CodeKeyUsage             Code = "key-usage"
+	CodeExtendedKeyUsage     Code = "extended-key-usage"
+	CodeCAAsLeaf             Code = "ca-as-leaf"
+	CodeKeyAlgorithm         Code = "key-algorithm"
+	CodeSignatureAlgorithm   Code = "signature-algorithm"
+	CodeNameConstraints      Code = "name-constraints"
+	CodeCriticalExtension    Code = "critical-extension"
+	CodePathInvalid          Code = "path-invalid"
+	CodeRevoked              Code = "revoked"
+)
+
+// The codes for handshakes.
+const (
+	CodeNoExtendedMasterSecret Code = "no-extended-master-secret"
+	CodeProtocolVersion        Code = "protocol-version"
+	CodeResumption             Code = "resumption"
+	CodeServerName             Code = "server-name"
+	CodeHandshakeFailed        Code = "handshake-failed"
+	CodeHandshakeTimeout       Code = "handshake-timeout"
+	CodePeerAlert              Code = "peer-alert"
+	CodeBusy                   Code = "busy"
+)
+
+// The codes for keys and procedures.
+const (
+	CodeAlreadyExported   Code = "already-exported"
+	CodeKeyUnknown        Code = "key-unknown"
+	CodeKeyRetired        Code = "key-retired"
+	CodeKeyExpired        Code = "key-expired"
+	CodeKeyConflict       Code = "key-conflict"
+	CodeMEFNotListed      Code = "mef-not-listed"
+	CodeMEFUnreachable    Code = "mef-unreachable"
+	CodeNotTarget         Code = "not-a-target"
+	CodeFetchesExhausted  Code = "fetches-exhausted"
+	CodeCloneSuspected    Code = "clone-suspected"
+	CodeOriginMismatch    Code = "origin-mismatch"
+	CodeRequestMalformed  Code = "request-malformed"
+	CodeRequestNotAllowed Code = "request-not-allowed"
+)
+
+// A CodeMeaning tells an operator what a code stands for.
+type CodeMeaning struct {
+	Code   Code
+	Rule   string // the rule that failed, with its clause
+	Remedy string // what to do about it
+}
+
+// Meaning returns what c stands for; ok is false for a code that is not Muster's.
+func (c Code) Meaning() (meaning CodeMeaning, ok bool) {
+	for _, m := range Codes() {
+		if m.Code == c {
+			return m, true
+		}
+	}
+	return CodeMeaning{}, false
+}
+
+// Codes returns every code with its meaning.
+func Codes() []CodeMeaning {
+	return []CodeMeaning{
+		{CodeNoCertificate, "both sides authenticate with a certificate (TS-0003 8.3.2.2)", "configure the peer with its certificate and key"},
+		{CodeChainTooLong, "a chain has at most 4 intermediates", "send the leaf and the intermediates only, or shorten the hierarchy"},
+		{CodeCertificateTooLarge, "a certificate has at most 16 KiB and an RSA key at most 4096 bits", "issue a smaller certificate"},
+		{CodeCertificateMalformed, "a certificate conforms to RFC 5280 (TS-0003 10.1.1.1)", "issue the certificate again; muster explain shows where it fails"},
+		{CodeNameUnknown, "an instruction names the certificate (TS-0003 8.1.2.4)", "add an instruction with the certificate's name and trust anchor"},
+		{CodeNameMismatch, "the certificate carries the configured name exactly (TS-0003 8.1.2.5)", "compare the configured name with the certificate's subjectAltName"},
+		{CodeNameWildcard, "a certificate has no wildcard (TS-0003 10.1.1)", "issue a certificate with the full name"},
+		{CodeNameOnlyInCN, "a name stands in subjectAltName, not in the common name (TS-0003 10.1.1)", "issue a certificate with a subjectAltName"},
+		{CodeAnchorMismatch, "the chain ends at a trust anchor pinned with the name (TS-0003 8.1.2.5)", "check which root issued the certificate; add that root to the instruction if it is the right one"},
+		{CodeNotYetValid, "the certificate's validity has begun (RFC 5280 6.1)", "check the clocks on both sides"},
+		{CodeExpired, "the certificate has not expired (RFC 5280 6.1)", "renew the certificate, or check the clocks"},
+		{CodeKeyUsage, "the keyUsage extension includes digitalSignature (TS-0003 10.1.1.1)", "issue the certificate with that key usage"},
+		{CodeExtendedKeyUsage, "an extendedKeyUsage, if present, allows the role", "issue the certificate with clientAuth or serverAuth as needed"},
+		{CodeCAAsLeaf, "a peer authenticates with an end-entity certificate", "use a leaf certificate issued by the authority"},
+		{CodeKeyAlgorithm, "public keys are on P-256, uncompressed (TS-0003 10.1.1.1)", "issue P-256 keys, or set profile: rfc5280"},
+		{CodeSignatureAlgorithm, "chains are signed with ECDSA P-256 and SHA-256 (TS-0003 10.1.1.3)", "issue such signatures, or set profile: rfc5280"},
+		{CodeNameConstraints, "names lie within the authorities' name constraints (RFC 5280 4.2.1.10)", "issue from an authority that may certify this name"},
+		{CodeCriticalExtension, "no critical extension is unknown (RFC 5280 4.2)", "issue the certificate without that extension, or make it non-critical"},
+		{CodePathInvalid, "the chain is a valid path (RFC 5280 6.1)", "send or configure the missing intermediate; muster explain shows the path"},
+		{CodeRevoked, "no certificate in the path is revoked (TS-0003 8.1.2.2)", "issue a new certificate if the device is sound"},
+		{CodeNoExtendedMasterSecret, "the peer offers the Extended Master Secret (RFC 7627)", "update the peer's TLS library or switch the extension on"},
+		{CodeProtocolVersion, "the version is TLS 1.2 or DTLS 1.2 (TS-0003 10.2.1)", "enable that version on the peer"},
+		{CodeResumption, "a session that yields a key comes from a full handshake", "switch session resumption off on the peer"},
+		{CodeServerName, "the ClientHello names this function in server_name (TS-0003 10.2)", "configure the peer with the function's FQDN"},
+		{CodeHandshakeFailed, "the handshake ends in mutual authentication", "see the detail; muster explain checks a certificate offline"},
+		{CodeHandshakeTimeout, "the handshake ends before its deadline", "check the network path and its MTU, and try again"},
+		{CodePeerAlert, "the peer accepts this side", "see the peer's log"},
+		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
+		{CodeAlreadyExported, "a session yields one key for a label", "open a new session"},
+		{CodeKeyUnknown, "the key identifier is known here or at its MEF", "enrol again"},
+		{CodeKeyRetired, "a KeID is not used after its KmID", "use the KmID of the registration, or enrol again"},
+		{CodeKeyExpired, "the key's lifetime has not ended (TS-0003 10.7)", "enrol again"},
+		{CodeKeyConflict, "a KeID belongs to one session, certificate and Enrolee", "enrol again; if it recurs, investigate the device and its random numbers"},
+		{CodeMEFNotListed, "the MEF in the KeID is on the MAF's list", "add the MEF to the MAF's configuration if it is trusted"},
+		{CodeMEFUnreachable, "the MEF answers in time", "check the MEF and the network; the device may try again"},
+		{CodeNotTarget, "a MAF is a target of the Enrolee for the usage (TS-0003 8.3.2.1)", "add the MAF to the instruction's targets if it shall serve the Enrolee"},
+		{CodeFetchesExhausted, "a key is handed over within a short window and a small count", "enrol again"},
+		{CodeCloneSuspected, "an Enrolee enrols a limited number of times within a key's lifetime", "find out whether the device was cloned; then raise the limit or ban it"},
+		{CodeOriginMismatch, "the originator is the authenticated identity (TS-0003 8.8)", "send the identity of the session's credential"},
+		{CodeRequestMalformed, "a request is well formed (TS-0004)", "correct the request; the detail names the attribute"},
+		{CodeRequestNotAllowed, "the resource allows the operation to this originator", "use another operation or identity"},
+	}
+}
