@@ -1,0 +1,70 @@
+package maf
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"muster"
+)
+
+// Sentinels of a Store. Every other error means that the store could not tell,
+// and the same call may be made again.
+var (
+	// ErrUnknown: no usable credential has this identifier.
+	ErrUnknown = errors.New("no such credential")
+	// ErrConflict: the KeID or KmID exists with another key or Enrolee.
+	ErrConflict = errors.New("the key identifier belongs to another credential")
+	// ErrBusy: the store's queue is full; nothing was done.
+	ErrBusy = errors.New("the store is busy")
+)
+
+// A Credential is a Master Credential as its MAF keeps it.
+type Credential struct {
+	KmID      muster.KmID
+	KeID      muster.KeID // by which it was fetched; retired after the KmID's first success
+	EnroleeID muster.EnroleeID
+	MAF       muster.FQDN
+	Km        muster.Km
+	Created   time.Time // times are kept in whole seconds
+	Expires   time.Time
+	// KeIDUntil is the time from which the KeID is refused. The store sets it
+	// when it activates the KmID.
+	KeIDUntil time.Time
+}
+
+// A Store keeps credentials. All its methods may be called by many goroutines at
+// once; each is atomic and isolated from the others, and what it did is durable,
+// beyond the death of process and machine, when it returns nil. A context that
+// ends stops the waiting and not the work: after an error that is none of the
+// sentinels the caller repeats the call, and a repeated call that had worked
+// succeeds again.
+type Store interface {
+	// PutCredential stores a credential. The same KeID with the same KmID,
+	// Enrolee and Km is a replay and changes nothing; another credential under
+	// the same KeID or KmID is ErrConflict.
+	PutCredential(ctx context.Context, c Credential) error
+
+	// CredentialByKeID returns the credential of a KeID that is neither expired
+	// nor retired at now, else ErrUnknown.
+	CredentialByKeID(ctx context.Context, id muster.KeID, now time.Time) (Credential, error)
+
+	// CredentialByKmID returns the credential of a KmID that is neither expired
+	// nor retired at now, else ErrUnknown.
+	CredentialByKmID(ctx context.Context, id muster.KmID, now time.Time) (Credential, error)
+
+	// ActivateKmID notes that a session with the KmID has succeeded: its KeID is
+	// retired from now on, and the older credentials of the same Enrolee are
+	// retired whole, their keys erased. Activating again does nothing. ErrUnknown
+	// without such a credential.
+	ActivateKmID(ctx context.Context, id muster.KmID, now time.Time) error
+
+	// Retired reports whether the KeID is that of a credential that is kept but
+	// may not be used: retired or expired. A MAF then does not ask the MEF again.
+	Retired(ctx context.Context, id muster.KeID, now time.Time) (bool, error)
+
+	// SweepCredentials erases the keys of credentials that expired before now and
+	// forgets rows that expired before now minus grace. It handles at most limit
+	// rows and returns their number.
+	SweepCredentials(ctx context.Context, now time.Time, grace time.Duration, limit int) (int, error)
+}

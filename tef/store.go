@@ -1,0 +1,57 @@
+package tef
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"muster"
+)
+
+// Sentinels of a Store. Every other error means that the store could not tell,
+// and the same call may be made again.
+var (
+	// ErrUnknown: no registration has this identifier, or it has expired.
+	ErrUnknown = errors.New("no such registration")
+	// ErrConflict: the identifier exists with another client.
+	ErrConflict = errors.New("the registration identifier belongs to another client")
+	// ErrBusy: the store's queue is full; nothing was done.
+	ErrBusy = errors.New("the store is busy")
+)
+
+// A ClientRegistration is the record of a MEF or MAF client that is registered
+// for one administrating stakeholder (TS-0003 8.3.5.2.3, 8.8.2.3).
+type ClientRegistration struct {
+	ID        string      // resource identifier, unique within the function
+	Function  muster.FQDN // the MEF or MAF
+	ClientID  muster.EnroleeID
+	AdminFQDN muster.FQDN
+	Labels    []string
+	// AssignedSymmKeyID is the KmID of a client whose Km was remotely
+	// provisioned, and zero on a MEF.
+	AssignedSymmKeyID muster.KmID
+	Created           time.Time // times are kept in whole seconds
+	Modified          time.Time
+	Expires           time.Time
+}
+
+// A Store keeps client registrations. All its methods may be called by many
+// goroutines at once; each is atomic, and what it did is durable when it returns
+// nil. A context that ends stops the waiting and not the work.
+type Store interface {
+	// PutRegistration creates or replaces the registration with r.ID, if it has
+	// the same Function, ClientID and AdminFQDN or does not exist; else
+	// ErrConflict. On replacement the stored Created is kept. It returns what is
+	// stored.
+	PutRegistration(ctx context.Context, r ClientRegistration) (ClientRegistration, error)
+
+	// Registration returns a registration that has not expired at now.
+	Registration(ctx context.Context, function muster.FQDN, id string, now time.Time) (ClientRegistration, error)
+
+	// DeleteRegistration removes a registration; ErrUnknown if there is none.
+	DeleteRegistration(ctx context.Context, function muster.FQDN, id string) error
+
+	// SweepRegistrations removes at most limit registrations that expired before
+	// now and returns their number.
+	SweepRegistrations(ctx context.Context, now time.Time, limit int) (int, error)
+}
