@@ -101,6 +101,9 @@ func ParseEnroleeID(s string) (EnroleeID, error) {
 	if !ok || len(id) > maxEnroleeID {
 		return EnroleeID{}, syntaxError("Enrolee-ID", "%q is not an Absolute AE-ID or CSE-ID of at most %d octets", s, maxEnroleeID)
 	}
+	if strings.Count(id, "/") != strings.Count(s, "/") {
+		return EnroleeID{}, syntaxError("Enrolee-ID", "%q gains a separator in normalisation form KC", s)
+	}
 	segments := strings.Split(rest, "/")
 	if len(segments) < 2 || len(segments) > 3 {
 		return EnroleeID{}, syntaxError("Enrolee-ID", "%q has %d segments, not 2 or 3", s, len(segments))
