@@ -1,0 +1,101 @@
+package dtls12
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/pion/dtls/v3"
+
+	"muster"
+	"muster/handshake"
+)
+
+// A Server brings accepted associations through the handshake, either with
+// certificates (TS-0003 8.3.5.2.2) or with pre-shared keys. It may be used by
+// several goroutines.
+type Server struct{ config Config }
+
+// NewServer returns a Server. It fails if config is incomplete or contradicts
+// itself.
+func NewServer(config Config) (*Server, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	if config.usesPSK() && (config.PSK == nil || config.PSKKey != nil || config.PSKIdentity != "") {
+		return nil, errors.New("dtls12: a server has a PSK function and no key of its own")
+	}
+	return &Server{config}, nil
+}
+
+// Handshake returns conn after its handshake with the client at peer. On failure
+// it closes conn, after the fitting alert, and the error has a muster.Refusal in
+// its tree. The handshake is bounded by ctx and by the Config's Timeout and
+// CookieTimeout; afterwards ctx has no effect. It returns only after Verify or
+// PSK has returned, if they have been called.
+func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Addr) (*handshake.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.timeout())
+	defer cancel()
+	ctx, abandon := context.WithCancelCause(ctx)
+	defer abandon(nil)
+	cookie := time.AfterFunc(s.config.cookieTimeout(), func() { abandon(errEarly) })
+	defer cookie.Stop()
+
+	a := &attempt{config: s.config, ctx: ctx}
+	w := a.newWire(conn, peer, typeClientHello)
+	w.returned = func() { cookie.Stop() }
+	engine, err := dtls.ServerWithOptions(w, peer, s.options(a, w)...)
+	if err != nil {
+		_ = conn.Close()
+		return nil, muster.Refuse(muster.CodeHandshakeFailed, "%w", err)
+	}
+	done, err := a.run(w, engine)
+	if remote, ok := any(conn).(*remote); ok && err == nil {
+		remote.establish()
+	}
+	return done, err
+}
+
+func (s *Server) options(a *attempt, w *wire) []dtls.ServerOption {
+	var options []dtls.ServerOption
+	for _, option := range s.config.profile() {
+		options = append(options, option)
+	}
+	if s.config.usesPSK() {
+		return append(options, dtls.WithPSK(func(identity []byte) ([]byte, error) {
+			if err := s.examine(w); err != nil {
+				return nil, a.refuse(err)
+			}
+			return a.serverKey(identity)
+		}))
+	}
+	return append(options,
+		dtls.WithClientAuth(dtls.RequireAnyClientCert),
+		dtls.WithVerifyPeerCertificate(a.verifyPeerCertificate),
+		dtls.WithGetCertificate(func(*dtls.ClientHelloInfo) (*tls.Certificate, error) {
+			if err := s.examine(w); err != nil {
+				return nil, a.refuse(err)
+			}
+			return a.identity()
+		}))
+}
+
+// examine refuses a ClientHello before this side spends a signature or a look-up
+// on it.
+func (s *Server) examine(w *wire) error {
+	h, heard := w.hello()
+	switch {
+	case !heard:
+		return fmt.Errorf("the ClientHello is larger than %d octets", maxHello)
+	case !h.extended:
+		return muster.Refuse(muster.CodeNoExtendedMasterSecret, "the client does not offer the Extended Master Secret")
+	case h.serverName == "" && !s.config.SNIOptional:
+		return muster.Refuse(muster.CodeServerName, "the client names no server")
+	case h.serverName != "" && !handshake.SameName(h.serverName, s.config.Name):
+		return muster.Refuse(muster.CodeServerName, "the client asks for %q, not %s", h.serverName, s.config.Name)
+	}
+	return nil
+}

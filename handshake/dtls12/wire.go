@@ -1,0 +1,118 @@
+package dtls12
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"muster"
+	"muster/handshake"
+)
+
+const (
+	alertBodySize   = 2
+	alertLevelFatal = 2
+	alertNoCert     = 41 // reserved since TLS 1.0; pion uses it
+	alertInsecure   = 71 // insufficient_security; pion uses it where RFC 5246 and RFC 7627 have handshake_failure
+)
+
+// A wire is the net.PacketConn under pion. While the handshake lasts it reads the
+// peer's hello along, notes when the peer has proved its address, and gives a
+// refused handshake the fitting alert: until a ChangeCipherSpec, an alert is a
+// plaintext record, whose description may be replaced.
+type wire struct {
+	net.PacketConn
+	peer    net.Addr
+	attempt *attempt
+	passing atomic.Bool // the handshake has ended
+
+	mu       sync.Mutex
+	greeting assembly
+	sent     byte   // description of the last fatal alert as pion chose it
+	returned func() // called once when a server answers a valid cookie
+}
+
+// hello returns the peer's last complete hello.
+func (w *wire) hello() (h hello, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.greeting.hello, w.greeting.complete
+}
+
+// lastAlert returns the description of the last fatal alert that pion sent, and
+// zero without one.
+func (w *wire) lastAlert() byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent
+}
+
+// ReadFrom implements net.PacketConn. It drops what does not come from the peer,
+// since pion takes datagrams from everywhere.
+func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := w.PacketConn.ReadFrom(b)
+		if err == nil && !sameAddr(from, w.peer) {
+			continue
+		}
+		if err == nil && !w.passing.Load() {
+			w.mu.Lock()
+			w.greeting.add(b[:n])
+			w.mu.Unlock()
+		}
+		return n, from, err
+	}
+}
+
+func sameAddr(a, b net.Addr) bool {
+	if ua, ok := a.(*net.UDPAddr); ok {
+		if ub, ok := b.(*net.UDPAddr); ok {
+			return ua.Port == ub.Port && ua.IP.Equal(ub.IP) && ua.Zone == ub.Zone
+		}
+	}
+	return a == b || a != nil && b != nil && a.Network() == b.Network() && a.String() == b.String()
+}
+
+// WriteTo implements net.PacketConn.
+func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
+	if !w.passing.Load() {
+		b = w.examine(b)
+	}
+	if connected, ok := w.PacketConn.(net.Conn); ok && connected.RemoteAddr() != nil {
+		return connected.Write(b)
+	}
+	return w.PacketConn.WriteTo(b, to)
+}
+
+func (w *wire) examine(datagram []byte) []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := 0
+	for _, r := range records(datagram) {
+		at += recordHeader
+		switch {
+		case r.epoch != 0:
+		case r.kind == recordAlert && len(r.body) == alertBodySize && r.body[0] == alertLevelFatal:
+			w.sent = r.body[1]
+			datagram = slices.Clone(datagram)
+			datagram[at+1] = fitting(r.body[1], w.attempt.reason())
+		case w.returned != nil && slices.ContainsFunc(r.fragments(), func(f fragment) bool { return f.kind == typeServerHello }):
+			w.returned()
+			w.returned = nil
+		}
+		at += len(r.body)
+	}
+	return datagram
+}
+
+func fitting(chosen byte, reason error) byte {
+	switch {
+	case reason != nil:
+		return byte(handshake.AlertFor(muster.CodeOf(reason)))
+	case chosen == alertNoCert || chosen == alertInsecure:
+		return byte(handshake.AlertHandshakeFailure)
+	default:
+		return chosen
+	}
+}
