@@ -1,5 +1,252 @@
 package dtls12
 
-type remote struct{}
+import (
+	"cmp"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+)
 
-func (*remote) establish() {}
+// Defaults of Limits.
+const (
+	DefaultHalfOpen          = 1024
+	DefaultHalfOpenPerPrefix = 64
+	DefaultAssociations      = 16384
+	DefaultQueue             = 32
+)
+
+// maxDatagram is the largest datagram in octets that pion reads; the rest of a
+// larger one is lost.
+const maxDatagram = 8192
+
+// Limits bound what strangers make a Listener spend. Zero fields take the
+// defaults. A handshake is half open until the Server that runs it succeeds.
+type Limits struct {
+	HalfOpen          int // half-open handshakes
+	HalfOpenPerPrefix int // half-open handshakes from one IPv4 /24 or IPv6 /56
+	Associations      int // remote addresses altogether
+	Queue             int // datagrams, of at most 8 KiB, that wait for one reader
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		HalfOpen:          cmp.Or(l.HalfOpen, DefaultHalfOpen),
+		HalfOpenPerPrefix: cmp.Or(l.HalfOpenPerPrefix, DefaultHalfOpenPerPrefix),
+		Associations:      cmp.Or(l.Associations, DefaultAssociations),
+		Queue:             cmp.Or(l.Queue, DefaultQueue),
+	}
+}
+
+// A Listener gives each remote address a net.PacketConn of its own over one UDP
+// socket. It may be used by several goroutines.
+//
+// Only a datagram that may begin a handshake creates state, and only within the
+// Limits; all else from a stranger is dropped without an answer. pion keeps state
+// from the first ClientHello on, so a flood from forged addresses can occupy the
+// half-open handshakes for the Server's CookieTimeout; it never takes more.
+//
+// A client that begins again from the address of an association, as after a
+// restart, gets a second, half-open one beside it, which replaces the first only
+// when it is established (RFC 6347 4.2.8).
+type Listener struct {
+	conn   *net.UDPConn
+	limits Limits
+	accept chan *remote
+	closed chan struct{}
+	done   chan struct{} // closed when the socket has been
+
+	mu       sync.Mutex
+	draining bool // guarded by mu, as all below
+	routes   map[netip.AddrPort]route
+	count    int // remotes
+	halfOpen int
+	prefixes map[netip.Prefix]int // half-open remotes
+}
+
+// A route is where the datagrams of an address go. At least one is set.
+type route struct{ established, pending *remote }
+
+// Listen opens a UDP socket at addr, "host:port".
+func Listen(addr string, limits Limits) (*Listener, error) {
+	if limits.HalfOpen < 0 || limits.HalfOpenPerPrefix < 0 || limits.Associations < 0 || limits.Queue < 0 {
+		return nil, errors.New("dtls12: negative limit")
+	}
+	conn, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	limits = limits.withDefaults()
+	l := &Listener{
+		conn:     conn.(*net.UDPConn),
+		limits:   limits,
+		accept:   make(chan *remote, limits.HalfOpen),
+		closed:   make(chan struct{}),
+		done:     make(chan struct{}),
+		routes:   make(map[netip.AddrPort]route),
+		prefixes: make(map[netip.Prefix]int),
+	}
+	go l.read()
+	return l, nil
+}
+
+// Accept waits for a new remote address. The caller passes both results to
+// Server.Handshake, in a goroutine of its own, and closes what comes out of it.
+// After Close the error is net.ErrClosed.
+func (l *Listener) Accept() (net.PacketConn, net.Addr, error) {
+	select {
+	case <-l.closed:
+		return nil, nil, net.ErrClosed
+	default:
+	}
+	select {
+	case r := <-l.accept:
+		return r, r.RemoteAddr(), nil
+	case <-l.closed:
+		return nil, nil, net.ErrClosed
+	}
+}
+
+// Addr returns the address of the socket.
+func (l *Listener) Addr() net.Addr { return l.conn.LocalAddr() }
+
+// Close lets no further handshake begin. What Accept has returned goes on; the
+// socket and its goroutine end with the last of them.
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	if l.draining {
+		l.mu.Unlock()
+		return nil
+	}
+	l.draining = true
+	close(l.closed)
+	l.mu.Unlock()
+	for {
+		select {
+		case r := <-l.accept:
+			_ = r.Close()
+		default:
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.closeIfIdle()
+		}
+	}
+}
+
+// Done is closed when, after Close, the last association has been closed and the
+// Listener has no goroutine any more.
+func (l *Listener) Done() <-chan struct{} { return l.done }
+
+// closeIfIdle ends a drained Listener. The caller holds mu.
+func (l *Listener) closeIfIdle() error {
+	if !l.draining || l.count > 0 {
+		return nil
+	}
+	if err := l.conn.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func (l *Listener) read() {
+	defer close(l.done)
+	buffer := make([]byte, maxDatagram)
+	for {
+		n, from, err := l.conn.ReadFromUDPAddrPort(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			l.route(buffer[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+		}
+	}
+}
+
+// route hands a datagram to the remotes of its address, or to a new one.
+func (l *Listener) route(datagram []byte, from netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.routes[from]
+	if known.pending == nil && beginsHandshake(datagram) {
+		if known.pending = l.admit(from); known.pending == nil {
+			return
+		}
+		l.routes[from] = known
+		known.pending.queue.push(datagram)
+		l.accept <- known.pending // never blocks: it has room for all that are half open
+		return
+	}
+	for _, r := range []*remote{known.established, known.pending} {
+		if r != nil {
+			r.queue.push(datagram)
+		}
+	}
+}
+
+// admit returns a half-open remote, or nil if that exceeds a limit. The caller
+// holds mu.
+func (l *Listener) admit(from netip.AddrPort) *remote {
+	prefix := sourcePrefix(from.Addr())
+	if l.draining || l.halfOpen >= l.limits.HalfOpen || l.count >= l.limits.Associations || l.prefixes[prefix] >= l.limits.HalfOpenPerPrefix {
+		return nil
+	}
+	l.count++
+	l.halfOpen++
+	l.prefixes[prefix]++
+	return &remote{listener: l, addr: from, queue: newQueue(l.limits.Queue)}
+}
+
+// sourcePrefix returns the network that is taken as one source.
+func sourcePrefix(addr netip.Addr) netip.Prefix {
+	bits := 56
+	if addr.Is4() {
+		bits = 24
+	}
+	return netip.PrefixFrom(addr.WithZone(""), bits).Masked()
+}
+
+// settle ends the half-open state of r. The caller holds mu.
+func (l *Listener) settle(r *remote) {
+	prefix := sourcePrefix(r.addr.Addr())
+	l.halfOpen--
+	if l.prefixes[prefix]--; l.prefixes[prefix] == 0 {
+		delete(l.prefixes, prefix)
+	}
+}
+
+// establish makes r the established remote of its address, in place of another.
+func (l *Listener) establish(r *remote) {
+	l.mu.Lock()
+	known := l.routes[r.addr]
+	if known.pending != r { // closed meanwhile
+		l.mu.Unlock()
+		return
+	}
+	l.settle(r)
+	l.routes[r.addr] = route{established: r}
+	l.mu.Unlock()
+	if known.established != nil {
+		_ = known.established.Close()
+	}
+}
+
+// remove forgets r, once.
+func (l *Listener) remove(r *remote) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.routes[r.addr]
+	switch r {
+	case known.pending:
+		known.pending = nil
+		l.settle(r)
+	case known.established:
+		known.established = nil
+	}
+	if known == (route{}) {
+		delete(l.routes, r.addr)
+	} else {
+		l.routes[r.addr] = known
+	}
+	l.count--
+	_ = l.closeIfIdle()
+}

@@ -53,7 +53,7 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 		return nil, muster.Refuse(muster.CodeHandshakeFailed, "%w", err)
 	}
 	done, err := a.run(w, engine)
-	if remote, ok := any(conn).(*remote); ok && err == nil {
+	if remote, ok := conn.(*remote); ok && err == nil {
 		remote.establish()
 	}
 	return done, err
