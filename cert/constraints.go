@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
 	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -18,19 +19,22 @@ import (
 // checks the forms that name a device, so that an authority for devices can be
 // constrained as TS-0003 10.1.1.4.2 recommends.
 
-// A hardware is a device's name as octets of which a subtree's are a prefix.
-// All M2M Device IDs are one form of name here, wherever the type-id is split
-// from the value: else an authority for one subtree could leave it by another
-// split.
+// A hardware is a device's name, or a subtree of such names: the same form and
+// a prefix of the octets.
 type hardware struct {
-	module bool // a hardwareModuleName, not an M2M Device ID
-	octets []byte
+	// form is the content of the hwType of a hardwareModuleName. It is empty
+	// for an M2M Device ID: all of these are one form of name, wherever the
+	// type-id is split from the value, or an authority for one subtree could
+	// leave it by another split.
+	form string
+	// octets are the hwSerialNum, or the content of the whole object
+	// identifier, whose arcs are self-delimiting: a prefix of octets that ends
+	// with an arc is a prefix of arcs.
+	octets string
 }
 
-// within reports whether h lies in a subtree. Arcs are self-delimiting, so that
-// a prefix of octets is a prefix of arcs.
 func (h hardware) within(subtree hardware) bool {
-	return h.module == subtree.module && bytes.HasPrefix(h.octets, subtree.octets)
+	return h.form == subtree.form && strings.HasPrefix(h.octets, subtree.octets)
 }
 
 // hardwareOf reads the content of an otherName; ok is false for one that names
@@ -45,13 +49,13 @@ func hardwareOf(content cryptobyte.String, subtree bool) (h hardware, ok bool, e
 		if err != nil {
 			return hardware{}, false, err
 		}
-		return hardware{true, append(oidContent(module.kind), module.serial...)}, true, nil
+		return hardware{string(oidContent(module.kind)), string(module.serial)}, true, nil
 	}
 	if subtree && bytes.Equal(value, []byte{byte(relativeOID), 0}) {
-		return hardware{false, oidContent(kind)}, true, nil
+		return hardware{octets: string(oidContent(kind))}, true, nil
 	}
 	arcs, ok, err := readRelativeOID(value)
-	return hardware{false, append(oidContent(kind), arcs...)}, ok, err
+	return hardware{octets: string(oidContent(kind)) + string(arcs)}, ok, err
 }
 
 // nameConstraints are those of an authority on devices.
@@ -128,7 +132,7 @@ func (n *nameConstraints) readSubtrees(subtrees cryptobyte.String) (read []hardw
 func (n nameConstraints) check(devices []hardware) error {
 	for _, device := range devices {
 		contains := func(subtree hardware) bool { return device.within(subtree) }
-		alike := func(subtree hardware) bool { return device.module == subtree.module }
+		alike := func(subtree hardware) bool { return (device.form == "") == (subtree.form == "") }
 		if slices.ContainsFunc(n.permitted, alike) && !slices.ContainsFunc(n.permitted, contains) {
 			return fmt.Errorf("a hardware identifier lies in no permitted subtree")
 		}

@@ -205,6 +205,9 @@ func (f *pathFinder) walk() Findings {
 	for {
 		issuer, signed := f.issuerOf(current, &checks)
 		switch {
+		case issuer != nil && issuer.Equal(current):
+			found.add(LevelError, muster.CodeAnchorMismatch, currentIndex, "it is a root that is not pinned with the name")
+			return found
 		case issuer == nil:
 			found.add(LevelError, muster.CodeAnchorMismatch, currentIndex,
 				"its issuer %s is neither an anchor pinned with the name nor an intermediate at hand", quote(current.Issuer.String()))
