@@ -34,37 +34,25 @@ const (
 
 // String returns the name of RFC 5246 and its companions, or the number.
 func (a alert) String() string {
-	switch a {
-	case alertCloseNotify:
-		return "close_notify"
-	case alertUnexpectedMessage:
-		return "unexpected_message"
-	case alertBadRecordMAC:
-		return "bad_record_mac"
-	case alertRecordOverflow:
-		return "record_overflow"
-	case alertHandshakeFailure:
-		return "handshake_failure"
-	case alertIllegalParameter:
-		return "illegal_parameter"
-	case alertDecodeError:
-		return "decode_error"
-	case alertDecryptError:
-		return "decrypt_error"
-	case alertProtocolVersion:
-		return "protocol_version"
-	case alertInternalError:
-		return "internal_error"
-	case alertInappropriateFallback:
-		return "inappropriate_fallback"
-	case alertNoRenegotiation:
-		return "no_renegotiation"
-	case alertUnsupportedExtension:
-		return "unsupported_extension"
-	case alertUnrecognizedName:
-		return "unrecognized_name"
-	case alertUnknownPSKIdentity:
-		return "unknown_psk_identity"
+	names := map[alert]string{
+		alertCloseNotify:           "close_notify",
+		alertUnexpectedMessage:     "unexpected_message",
+		alertBadRecordMAC:          "bad_record_mac",
+		alertRecordOverflow:        "record_overflow",
+		alertHandshakeFailure:      "handshake_failure",
+		alertIllegalParameter:      "illegal_parameter",
+		alertDecodeError:           "decode_error",
+		alertDecryptError:          "decrypt_error",
+		alertProtocolVersion:       "protocol_version",
+		alertInternalError:         "internal_error",
+		alertInappropriateFallback: "inappropriate_fallback",
+		alertNoRenegotiation:       "no_renegotiation",
+		alertUnsupportedExtension:  "unsupported_extension",
+		alertUnrecognizedName:      "unrecognized_name",
+		alertUnknownPSKIdentity:    "unknown_psk_identity",
+	}
+	if name, ok := names[a]; ok {
+		return name
 	}
 	return fmt.Sprintf("alert %d", uint8(a))
 }

@@ -11,19 +11,14 @@ func (m *machine) start() error {
 	if err := m.random(m.clientRandom[:]); err != nil {
 		return err
 	}
-	hello := clientHello{
-		version: version12, random: m.clientRandom, serverName: m.config.Name.String(),
-		extendedMasterSecret: true, renegotiationInfo: true,
-	}
+	hello := clientHello{version: version12, random: m.clientRandom, extensions: extensions{
+		serverName: m.config.Name.String(), extendedMasterSecret: true, renegotiationInfo: true,
+		encryptThenMAC: slices.Contains(m.config.Suites, TLS_PSK_WITH_AES_128_CBC_SHA256),
+	}}
 	for _, suite := range m.config.Suites {
 		hello.suites = append(hello.suites, uint16(suite))
-		hello.encryptThenMAC = hello.encryptThenMAC || suite == TLS_PSK_WITH_AES_128_CBC_SHA256
 	}
-	octets, err := hello.marshal()
-	if err != nil {
-		return failed(alertInternalError, "making a ClientHello: %w", err)
-	}
-	return m.send(messageClientHello, octets)
+	return m.send(messageClientHello, hello.marshal())
 }
 
 func (m *machine) receiveServerHello(body []byte) error {
@@ -41,23 +36,23 @@ func (m *machine) receiveServerHello(body []byte) error {
 	if hello.compression != 0 {
 		return failed(alertIllegalParameter, "the server chose the compression %d", hello.compression)
 	}
-	if !hello.extendedMasterSecret {
+	if !hello.extensions.extendedMasterSecret {
 		return refuse(alertHandshakeFailure, muster.CodeNoExtendedMasterSecret, "the server has no extended_master_secret")
 	}
-	if !hello.renegotiationInfo {
+	if !hello.extensions.renegotiationInfo {
 		// Without it this handshake might be someone else's renegotiation.
 		// RFC 5746 section 3.4
 		return failed(alertHandshakeFailure, "the server has no renegotiation_info")
 	}
 	cbc := suite == TLS_PSK_WITH_AES_128_CBC_SHA256
-	if hello.encryptThenMAC && !cbc {
+	if hello.extensions.encryptThenMAC && !cbc {
 		return failed(alertIllegalParameter, "the server chose encrypt_then_mac for a suite without a MAC")
 	}
-	if cbc && !hello.encryptThenMAC && m.config.RefuseMACThenEncrypt {
+	if cbc && !hello.extensions.encryptThenMAC && m.config.RefuseMACThenEncrypt {
 		return failed(alertHandshakeFailure, "the server has no encrypt_then_mac")
 	}
 	m.in.negotiated = true
-	m.serverRandom, m.suite, m.encryptThenMAC = hello.random, suite, hello.encryptThenMAC
+	m.serverRandom, m.suite, m.encryptThenMAC = hello.random, suite, hello.extensions.encryptThenMAC
 	m.state = awaitServerKeyExchange
 	return nil
 }
@@ -67,11 +62,7 @@ func (m *machine) receiveServerHelloDone(body []byte) error {
 	if len(body) != 0 {
 		return malformed("ServerHelloDone")
 	}
-	octets, err := marshalClientKeyExchange(m.config.PSKIdentity)
-	if err != nil {
-		return failed(alertInternalError, "making a ClientKeyExchange: %w", err)
-	}
-	if err := m.send(messageClientKeyExchange, octets); err != nil {
+	if err := m.send(messageClientKeyExchange, marshalClientKeyExchange(m.config.PSKIdentity)); err != nil {
 		return err
 	}
 	m.deriveSecrets(m.config.Key)

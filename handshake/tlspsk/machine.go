@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 
@@ -114,17 +113,15 @@ func (m *machine) explain(err error) error {
 	if m.lookupErr == nil {
 		return err
 	}
-	a := alertInternalError
 	f, ok := errors.AsType[*fault](err)
 	if !ok {
 		return err // the peer gave up first
 	}
-	a = f.alert
 	code := muster.CodeOf(m.lookupErr)
 	if code == "" {
 		code = muster.CodeKeyUnknown
 	}
-	return refuse(a, code, "no key for the psk_identity %q: %w", m.identity, m.lookupErr)
+	return refuse(f.alert, code, "no key for the psk_identity %q: %w", m.identity, m.lookupErr)
 }
 
 // record is the whole of the record protocol's dispatch, also of plaintext that
@@ -254,8 +251,9 @@ func (m *machine) expects(typ messageType) bool {
 	return false
 }
 
-// unexpected refuses a message that the state does not expect, and tells a peer
-// that would renegotiate that there is none. RFC 5746 section 4.5 lets it end so.
+// unexpected refuses a message that the state does not expect. A peer that wants
+// to renegotiate gets the alert of RFC 5246 section 7.2.2 for that; as it would
+// wait or give up, the connection ends too.
 func (m *machine) unexpected(typ messageType) error {
 	again := messageClientHello
 	if m.client {
@@ -317,7 +315,7 @@ func (m *machine) receiveFinished(body, before []byte) error {
 		}
 	}
 	m.state = established
-	m.pendingIn, m.pendingOut = nil, nil
+	m.pendingIn, m.pendingOut, m.transcript = nil, nil, nil
 	return nil
 }
 
@@ -345,27 +343,16 @@ func (m *machine) random(p []byte) error {
 
 // String names the state for errors.
 func (s state) String() string {
-	switch s {
-	case awaitClientHello:
-		return "wait for ClientHello"
-	case awaitClientKeyExchange:
-		return "wait for ClientKeyExchange"
-	case awaitKey:
-		return "wait for the key"
-	case awaitServerHello:
-		return "wait for ServerHello"
-	case awaitServerKeyExchange:
-		return "wait for ServerKeyExchange or ServerHelloDone"
-	case awaitServerHelloDone:
-		return "wait for ServerHelloDone"
-	case awaitChangeCipherSpec:
-		return "wait for ChangeCipherSpec"
-	case awaitFinished:
-		return "wait for Finished"
-	case established:
-		return "the established connection"
-	case closed:
-		return "the closed connection"
-	}
-	return fmt.Sprintf("state %d", uint8(s))
+	return [stateCount]string{
+		awaitClientHello:       "wait for ClientHello",
+		awaitClientKeyExchange: "wait for ClientKeyExchange",
+		awaitKey:               "wait for the key",
+		awaitServerHello:       "wait for ServerHello",
+		awaitServerKeyExchange: "wait for ServerKeyExchange or ServerHelloDone",
+		awaitServerHelloDone:   "wait for ServerHelloDone",
+		awaitChangeCipherSpec:  "wait for ChangeCipherSpec",
+		awaitFinished:          "wait for Finished",
+		established:            "the established connection",
+		closed:                 "the closed connection",
+	}[s]
 }

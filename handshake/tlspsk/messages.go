@@ -1,7 +1,6 @@
 package tlspsk
 
 import (
-	"math"
 	"slices"
 	"unicode/utf8"
 
@@ -46,98 +45,44 @@ const (
 // malformed is the fault of a message that does not parse.
 func malformed(what string) error { return failed(alertDecodeError, "a malformed %s", what) }
 
-type clientHello struct {
-	version              uint16
-	random               [randomSize]byte
-	suites               []uint16
-	nullCompression      bool
-	serverName           string // empty if absent
+// extensions are those of either hello that this package knows.
+type extensions struct {
+	serverName           string // of a ClientHello, empty if absent
+	serverNameUsed       bool   // of a ServerHello
 	extendedMasterSecret bool
 	encryptThenMAC       bool
-	renegotiationInfo    bool // by extension or by signalling suite
-	fallback             bool
+	renegotiationInfo    bool // in a ClientHello also by its signalling suite
 }
 
-func (m *clientHello) marshal() ([]byte, error) {
-	var b cryptobyte.Builder
-	b.AddUint16(m.version)
-	b.AddBytes(m.random[:])
-	b.AddUint8(0) // no session to resume
-	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-		for _, s := range m.suites {
-			b.AddUint16(s)
-		}
-	})
-	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint8(0) })
-	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-		if m.serverName != "" {
-			b.AddUint16(extensionServerName)
+func (e *extensions) marshal(b *cryptobyte.Builder) {
+	if e.serverName != "" {
+		b.AddUint16(extensionServerName)
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
 			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-					b.AddUint8(0) // host_name
-					b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(m.serverName)) })
-				})
+				b.AddUint8(0) // host_name
+				b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(e.serverName)) })
 			})
+		})
+	}
+	empty := func(present bool, extension uint16) {
+		if present {
+			b.AddUint16(extension)
+			b.AddUint16(0)
 		}
-		addFlags(b, m.extendedMasterSecret, m.encryptThenMAC, m.renegotiationInfo)
-	})
-	return b.Bytes()
-}
-
-// addFlags adds the extensions whose presence is their content.
-func addFlags(b *cryptobyte.Builder, extendedMasterSecret, encryptThenMAC, renegotiationInfo bool) {
-	if extendedMasterSecret {
-		b.AddUint16(extensionExtendedMasterSecret)
-		b.AddUint16(0)
 	}
-	if encryptThenMAC {
-		b.AddUint16(extensionEncryptThenMAC)
-		b.AddUint16(0)
-	}
-	if renegotiationInfo {
+	empty(e.serverNameUsed, extensionServerName)
+	empty(e.extendedMasterSecret, extensionExtendedMasterSecret)
+	empty(e.encryptThenMAC, extensionEncryptThenMAC)
+	if e.renegotiationInfo {
 		b.AddUint16(extensionRenegotiationInfo)
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint8(0) })
 	}
 }
 
-func parseClientHello(body []byte) (*clientHello, error) {
-	m := new(clientHello)
-	s := cryptobyte.String(body)
-	var session, suites, compressions cryptobyte.String
-	if !s.ReadUint16(&m.version) || !s.CopyBytes(m.random[:]) ||
-		!s.ReadUint8LengthPrefixed(&session) || len(session) > maxSessionID ||
-		!s.ReadUint16LengthPrefixed(&suites) || suites.Empty() ||
-		!s.ReadUint8LengthPrefixed(&compressions) || compressions.Empty() {
-		return nil, malformed("ClientHello")
-	}
-	for !suites.Empty() {
-		var suite uint16
-		if !suites.ReadUint16(&suite) {
-			return nil, malformed("list of cipher suites")
-		}
-		m.suites = append(m.suites, suite)
-	}
-	m.nullCompression = slices.Contains(compressions, 0)
-	m.renegotiationInfo = slices.Contains(m.suites, suiteRenegotiationInfo)
-	m.fallback = slices.Contains(m.suites, suiteFallback)
-	return m, parseExtensions(s, func(extension uint16, data cryptobyte.String) (err error) {
-		switch extension {
-		case extensionServerName:
-			m.serverName, err = parseServerName(data)
-		case extensionExtendedMasterSecret:
-			m.extendedMasterSecret, err = true, parseEmpty(data)
-		case extensionEncryptThenMAC:
-			m.encryptThenMAC, err = true, parseEmpty(data)
-		case extensionRenegotiationInfo:
-			m.renegotiationInfo, err = true, parseRenegotiationInfo(data)
-		}
-		return err
-	})
-}
-
-// parseExtensions calls each for the extensions at the end of a hello, where
-// they may be absent altogether. No type may come twice. RFC 5246 section 7.4.1.4
-func parseExtensions(s cryptobyte.String, each func(extension uint16, data cryptobyte.String) error) error {
+// parse reads the extensions at the end of a hello, where they may be absent
+// altogether. No type may come twice, and a server may send only what was
+// offered. RFC 5246 section 7.4.1.4
+func (e *extensions) parse(s cryptobyte.String, fromServer bool) error {
 	if s.Empty() {
 		return nil
 	}
@@ -156,9 +101,37 @@ func parseExtensions(s cryptobyte.String, each func(extension uint16, data crypt
 			return failed(alertIllegalParameter, "the extension %d twice", extension)
 		}
 		seen[extension] = true
-		if err := each(extension, data); err != nil {
+		if err := e.parseOne(extension, data, fromServer); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (e *extensions) parseOne(extension uint16, data cryptobyte.String, fromServer bool) (err error) {
+	mustBeEmpty := true
+	switch extension {
+	case extensionServerName:
+		if !fromServer {
+			e.serverName, err = parseServerName(data)
+			return err
+		}
+		e.serverNameUsed = true
+	case extensionExtendedMasterSecret:
+		e.extendedMasterSecret = true
+	case extensionEncryptThenMAC:
+		e.encryptThenMAC = true
+	case extensionRenegotiationInfo:
+		e.renegotiationInfo = true
+		return parseRenegotiationInfo(data)
+	default:
+		if fromServer {
+			return failed(alertUnsupportedExtension, "the extension %d, which was not offered", extension)
+		}
+		mustBeEmpty = false
+	}
+	if mustBeEmpty && !data.Empty() {
+		return malformed("extension, which is to be empty")
 	}
 	return nil
 }
@@ -185,13 +158,6 @@ func parseServerName(data cryptobyte.String) (name string, err error) {
 	return name, nil
 }
 
-func parseEmpty(data cryptobyte.String) error {
-	if !data.Empty() {
-		return malformed("extension, which is to be empty")
-	}
-	return nil
-}
-
 // parseRenegotiationInfo wants an empty renegotiated_connection, since every
 // handshake here is the first of its connection. RFC 5746 sections 3.4 and 3.6
 func parseRenegotiationInfo(data cryptobyte.String) error {
@@ -205,36 +171,70 @@ func parseRenegotiationInfo(data cryptobyte.String) error {
 	return nil
 }
 
-type serverHello struct {
-	version              uint16
-	random               [randomSize]byte
-	suite                uint16
-	compression          uint8
-	serverName           bool
-	extendedMasterSecret bool
-	encryptThenMAC       bool
-	renegotiationInfo    bool
+type clientHello struct {
+	version         uint16
+	random          [randomSize]byte
+	suites          []uint16
+	nullCompression bool
+	extensions      extensions
 }
 
-func (m *serverHello) marshal() ([]byte, error) {
+func (m *clientHello) marshal() []byte {
+	var b cryptobyte.Builder
+	b.AddUint16(m.version)
+	b.AddBytes(m.random[:])
+	b.AddUint8(0) // no session to resume
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+		for _, s := range m.suites {
+			b.AddUint16(s)
+		}
+	})
+	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint8(0) })
+	b.AddUint16LengthPrefixed(m.extensions.marshal)
+	return b.BytesOrPanic()
+}
+
+func parseClientHello(body []byte) (*clientHello, error) {
+	m := new(clientHello)
+	s := cryptobyte.String(body)
+	var session, suites, compressions cryptobyte.String
+	if !s.ReadUint16(&m.version) || !s.CopyBytes(m.random[:]) ||
+		!s.ReadUint8LengthPrefixed(&session) || len(session) > maxSessionID ||
+		!s.ReadUint16LengthPrefixed(&suites) || suites.Empty() ||
+		!s.ReadUint8LengthPrefixed(&compressions) || compressions.Empty() {
+		return nil, malformed("ClientHello")
+	}
+	for !suites.Empty() {
+		var suite uint16
+		if !suites.ReadUint16(&suite) {
+			return nil, malformed("list of cipher suites")
+		}
+		m.suites = append(m.suites, suite)
+	}
+	m.nullCompression = slices.Contains(compressions, 0)
+	m.extensions.renegotiationInfo = slices.Contains(m.suites, suiteRenegotiationInfo)
+	return m, m.extensions.parse(s, false)
+}
+
+type serverHello struct {
+	version     uint16
+	random      [randomSize]byte
+	suite       uint16
+	compression uint8
+	extensions  extensions
+}
+
+func (m *serverHello) marshal() []byte {
 	var b cryptobyte.Builder
 	b.AddUint16(m.version)
 	b.AddBytes(m.random[:])
 	b.AddUint8(0) // the session cannot be resumed
 	b.AddUint16(m.suite)
 	b.AddUint8(m.compression)
-	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-		if m.serverName {
-			b.AddUint16(extensionServerName)
-			b.AddUint16(0)
-		}
-		addFlags(b, m.extendedMasterSecret, m.encryptThenMAC, m.renegotiationInfo)
-	})
-	return b.Bytes()
+	b.AddUint16LengthPrefixed(m.extensions.marshal)
+	return b.BytesOrPanic()
 }
 
-// parseServerHello refuses every extension that the ClientHello of this package
-// does not offer. RFC 5246 section 7.4.1.4
 func parseServerHello(body []byte) (*serverHello, error) {
 	m := new(serverHello)
 	s := cryptobyte.String(body)
@@ -244,23 +244,7 @@ func parseServerHello(body []byte) (*serverHello, error) {
 		!s.ReadUint16(&m.suite) || !s.ReadUint8(&m.compression) {
 		return nil, malformed("ServerHello")
 	}
-	return m, parseExtensions(s, func(extension uint16, data cryptobyte.String) error {
-		switch extension {
-		case extensionServerName:
-			m.serverName = true
-			return parseEmpty(data)
-		case extensionExtendedMasterSecret:
-			m.extendedMasterSecret = true
-			return parseEmpty(data)
-		case extensionEncryptThenMAC:
-			m.encryptThenMAC = true
-			return parseEmpty(data)
-		case extensionRenegotiationInfo:
-			m.renegotiationInfo = true
-			return parseRenegotiationInfo(data)
-		}
-		return failed(alertUnsupportedExtension, "the extension %d, which was not offered", extension)
-	})
+	return m, m.extensions.parse(s, true)
 }
 
 // parseServerKeyExchange checks the identity hint, which is then ignored as
@@ -274,10 +258,10 @@ func parseServerKeyExchange(body []byte) error {
 	return nil
 }
 
-func marshalClientKeyExchange(identity string) ([]byte, error) {
+func marshalClientKeyExchange(identity string) []byte {
 	var b cryptobyte.Builder
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(identity)) })
-	return b.Bytes()
+	return b.BytesOrPanic()
 }
 
 // parseClientKeyExchange returns the psk_identity, which is UTF-8 of at most
@@ -296,8 +280,8 @@ func parseClientKeyExchange(body []byte) (identity string, err error) {
 
 // message puts the header before a body. RFC 5246 section 7.4
 func message(typ messageType, body []byte) []byte {
-	if len(body) > math.MaxUint16 {
-		panic("tlspsk: a message of this package is short")
-	}
-	return append([]byte{byte(typ), 0, byte(len(body) >> 8), byte(len(body))}, body...)
+	var b cryptobyte.Builder
+	b.AddUint8(uint8(typ))
+	b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(body) })
+	return b.BytesOrPanic()
 }

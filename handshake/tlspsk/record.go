@@ -108,22 +108,9 @@ type outgoing struct {
 	protection protection
 }
 
-// append adds content as one record, or as several if it exceeds maxPlaintext.
-// An error leaves a half-made record behind: nothing may be sent after it.
-func (w *outgoing) append(typ contentType, content []byte) error {
-	for {
-		n := min(len(content), maxPlaintext)
-		if err := w.appendRecord(typ, content[:n]); err != nil {
-			return err
-		}
-		content = content[n:]
-		if len(content) == 0 {
-			return nil
-		}
-	}
-}
-
-func (w *outgoing) appendRecord(typ contentType, fragment []byte) error {
+// append adds a record with a fragment of at most maxPlaintext octets. After an
+// error take returns half a record, which is not to be sent.
+func (w *outgoing) append(typ contentType, fragment []byte) error {
 	start := len(w.octets)
 	w.octets = append(w.octets, byte(typ), version12>>8, version12&0xff, 0, 0)
 	if w.protection == nil {

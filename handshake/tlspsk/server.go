@@ -22,15 +22,11 @@ func (m *machine) receiveClientHello(body []byte) error {
 	if err := m.random(m.serverRandom[:]); err != nil {
 		return err
 	}
-	answer := serverHello{
-		version: version12, random: m.serverRandom, suite: uint16(m.suite), serverName: true,
-		extendedMasterSecret: true, encryptThenMAC: m.encryptThenMAC, renegotiationInfo: hello.renegotiationInfo,
-	}
-	octets, err := answer.marshal()
-	if err != nil {
-		return failed(alertInternalError, "making a ServerHello: %w", err)
-	}
-	if err := m.send(messageServerHello, octets); err != nil {
+	answer := serverHello{version: version12, random: m.serverRandom, suite: uint16(m.suite), extensions: extensions{
+		serverNameUsed: true, extendedMasterSecret: true,
+		encryptThenMAC: m.encryptThenMAC, renegotiationInfo: hello.extensions.renegotiationInfo,
+	}}
+	if err := m.send(messageServerHello, answer.marshal()); err != nil {
 		return err
 	}
 	m.state = awaitClientKeyExchange
@@ -39,7 +35,7 @@ func (m *machine) receiveClientHello(body []byte) error {
 
 func (m *machine) judgeClientHello(hello *clientHello) error {
 	if hello.version < version12 {
-		if hello.fallback {
+		if slices.Contains(hello.suites, suiteFallback) {
 			return refuse(alertInappropriateFallback, muster.CodeProtocolVersion, "the client fell back to the version %#04x", hello.version)
 		}
 		return refuse(alertProtocolVersion, muster.CodeProtocolVersion, "the client offers the version %#04x", hello.version)
@@ -47,10 +43,10 @@ func (m *machine) judgeClientHello(hello *clientHello) error {
 	if !hello.nullCompression {
 		return failed(alertIllegalParameter, "the client offers no null compression")
 	}
-	if name := m.config.Name.String(); lowerASCII(hello.serverName) != name {
-		return refuse(alertUnrecognizedName, muster.CodeServerName, "the client asks for the server_name %q, not %q", hello.serverName, name)
+	if name := m.config.Name.String(); lowerASCII(hello.extensions.serverName) != name {
+		return refuse(alertUnrecognizedName, muster.CodeServerName, "the client asks for the server_name %q, not %q", hello.extensions.serverName, name)
 	}
-	if !hello.extendedMasterSecret {
+	if !hello.extensions.extendedMasterSecret {
 		return refuse(alertHandshakeFailure, muster.CodeNoExtendedMasterSecret, "the client offers no extended_master_secret")
 	}
 	for _, suite := range m.config.Suites {
@@ -61,8 +57,8 @@ func (m *machine) judgeClientHello(hello *clientHello) error {
 			m.suite = suite
 			return nil
 		}
-		if hello.encryptThenMAC || !m.config.RefuseMACThenEncrypt {
-			m.suite, m.encryptThenMAC = suite, hello.encryptThenMAC
+		if hello.extensions.encryptThenMAC || !m.config.RefuseMACThenEncrypt {
+			m.suite, m.encryptThenMAC = suite, hello.extensions.encryptThenMAC
 			return nil
 		}
 	}

@@ -1,0 +1,220 @@
+package tlspsk
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"muster"
+	"muster/handshake"
+)
+
+// alertTimeout bounds the sending of the alert that ends a connection.
+const alertTimeout = 5 * time.Second
+
+// establish runs a machine on a connection to the end of its handshake.
+func establish(ctx context.Context, transport net.Conn, m *machine) (*handshake.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = transport.SetDeadline(time.Unix(1, 0)) })
+	err := drive(ctx, transport, m)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = transport.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		err = handshakeError(ctx, err)
+		if f, ok := errors.AsType[*fault](err); ok {
+			sendAlert(transport, &m.out, f.alert)
+		}
+		_ = transport.Close()
+		return nil, err
+	}
+	session := muster.NewSession(muster.Peer{PSKIdentity: m.identity}, m.secrets.export)
+	return &handshake.Conn{Conn: &connection{Conn: transport, machine: m}, Session: session}, nil
+}
+
+// drive moves octets between a machine and a connection until the handshake is
+// done. It is the only caller of Config.PSK.
+func drive(ctx context.Context, transport net.Conn, m *machine) error {
+	if m.client {
+		if err := m.start(); err != nil {
+			return err
+		}
+	}
+	for {
+		e, err := m.next()
+		if err != nil {
+			return err
+		}
+		if e == needKey {
+			m.provide(m.config.PSK(ctx, m.identity))
+			continue
+		}
+		if octets := m.out.take(); len(octets) > 0 {
+			if _, err := transport.Write(octets); err != nil {
+				return err
+			}
+		}
+		if e == handshakeDone {
+			return nil
+		}
+		if err := fill(transport, &m.in); err != nil {
+			return err
+		}
+	}
+}
+
+// fill reads once. A stream that ends here ends without close_notify.
+func fill(transport net.Conn, in *incoming) error {
+	n, err := transport.Read(in.space())
+	in.received(n)
+	switch {
+	case n > 0:
+		return nil // an error will come again
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// handshakeError gives every error of a handshake a code.
+func handshakeError(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil {
+		return muster.Refuse(muster.CodeHandshakeTimeout, "the handshake was given up: %w", cause)
+	}
+	if muster.CodeOf(err) != "" {
+		return err
+	}
+	return muster.Refuse(muster.CodeHandshakeFailed, "the connection failed: %w", err)
+}
+
+func sendAlert(transport net.Conn, out *outgoing, a alert) {
+	_ = transport.SetWriteDeadline(time.Now().Add(alertTimeout))
+	out.take() // what was not sent before the fault is not to be sent after it
+	if out.append(typeAlert, []byte{a.level(), byte(a)}) == nil {
+		_, _ = transport.Write(out.take())
+	}
+}
+
+// connection is a connection after its handshake. One goroutine may read while another
+// writes, and any may close.
+type connection struct {
+	net.Conn // the transport: addresses and deadlines
+
+	readMu    sync.Mutex
+	machine   *machine // but for out
+	plaintext []byte   // received, not yet read
+	readErr   error    // ends all reading
+
+	writeMu  sync.Mutex // guards machine.out too
+	writeErr error      // ends all writing
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Read returns io.EOF after the peer's close_notify, and io.ErrUnexpectedEOF if
+// the stream ends without one, so that truncation shows. After a time-out
+// reading may go on.
+func (c *connection) Read(p []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(c.plaintext) == 0 {
+		if c.readErr != nil {
+			return 0, c.readErr
+		}
+		if err := c.receive(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, c.plaintext)
+	clear(c.plaintext[:n])
+	c.plaintext = c.plaintext[n:]
+	return n, nil
+}
+
+// receive takes one step towards more plaintext.
+func (c *connection) receive() error {
+	e, err := c.machine.next()
+	switch {
+	case err != nil:
+		c.readErr = err
+		c.abort(err)
+	case e == applicationData:
+		c.plaintext = c.machine.plaintext
+	case e == peerClosed:
+		c.readErr = io.EOF
+	default:
+		err = fill(c.Conn, &c.machine.in)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			c.readErr = err
+		}
+		return err
+	}
+	return nil
+}
+
+// abort ends writing too, with an alert if the peer is to be told why. The
+// deadline frees a writer that is stuck, so that the lock can be had.
+func (c *connection) abort(err error) {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(alertTimeout))
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if f, ok := errors.AsType[*fault](err); ok && c.writeErr == nil {
+		sendAlert(c.Conn, &c.machine.out, f.alert)
+	}
+	if c.writeErr == nil {
+		c.writeErr = err
+	}
+}
+
+// Write sends p in records of at most 16 KiB. After an error of the transport,
+// also a time-out, nothing can be written any more, as a record may be half sent.
+func (c *connection) Write(p []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	written := 0
+	for written < len(p) {
+		if c.writeErr != nil {
+			return written, c.writeErr
+		}
+		chunk := p[written:min(len(p), written+maxPlaintext)]
+		err := c.machine.out.append(typeApplicationData, chunk)
+		octets := c.machine.out.take()
+		if err != nil {
+			return written, err // octets are half a record: they are not sent
+		}
+		if _, err := c.Conn.Write(octets); err != nil {
+			c.writeErr = err
+			return written, err
+		}
+		written += len(chunk)
+	}
+	return written, c.writeErr
+}
+
+// Close sends close_notify, unless a Write is under way or has failed, and closes
+// the transport. Further calls return what the first one did.
+func (c *connection) Close() error {
+	c.closeOnce.Do(func() {
+		if c.writeMu.TryLock() {
+			if c.writeErr == nil {
+				c.writeErr = net.ErrClosed
+				sendAlert(c.Conn, &c.machine.out, alertCloseNotify)
+			}
+			c.writeMu.Unlock()
+		}
+		c.closeErr = c.Conn.Close()
+	})
+	return c.closeErr
+}
