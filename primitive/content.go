@@ -43,12 +43,30 @@ type Object map[string]any
 // which are decoded only when Object is called, or an Object that Encode codes in
 // the format a binding has agreed with the peer. It may hold keys: no verb of fmt
 // and no logger shows what is in it. The zero Content is absent.
-type Content struct{ body *contentBody }
+type Content struct{ body veil[contentBody] }
 
 type contentBody struct {
 	format Format
 	octets []byte
 	object Object // if format is 0
+}
+
+// A veil holds a value that may contain a key. Where it sits in an unexported
+// field, fmt cannot call a redacting method and reflects instead, and then finds
+// only the address behind the first of two pointers.
+type veil[T any] struct{ at **T }
+
+func cover[T any](value T) veil[T] {
+	p := &value
+	return veil[T]{&p}
+}
+
+// value is nil in the zero veil.
+func (v veil[T]) value() *T {
+	if v.at == nil {
+		return nil
+	}
+	return *v.at
 }
 
 // RawContent returns content that arrived in a format. It keeps octets, and an
@@ -57,42 +75,35 @@ func RawContent(f Format, octets []byte) Content {
 	if len(octets) == 0 {
 		return Content{}
 	}
-	return Content{&contentBody{format: f, octets: octets}}
+	return Content{cover(contentBody{format: f, octets: octets})}
 }
 
 // NewContent returns content to be sent. It keeps o.
-func NewContent(o Object) Content { return Content{&contentBody{object: o}} }
+func NewContent(o Object) Content { return Content{cover(contentBody{object: o})} }
 
 // IsZero reports whether there is no content.
-func (c Content) IsZero() bool { return c.body == nil }
-
-// Format returns the format in which the content came, or 0 if it did not come
-// from a peer.
-func (c Content) Format() Format {
-	if c.body == nil {
-		return 0
-	}
-	return c.body.format
-}
+func (c Content) IsZero() bool { return c.body.value() == nil }
 
 // Object decodes the content. Its error is an *Error with BadRequest.
 func (c Content) Object() (Object, error) {
-	if c.body == nil {
+	body := c.body.value()
+	switch {
+	case body == nil:
 		return nil, &Error{BadRequest, "there is no content"}
+	case body.format == 0:
+		return body.object, nil
 	}
-	if c.body.format == 0 {
-		return c.body.object, nil
-	}
-	return decodeObject(c.body.format, c.body.octets)
+	return decodeObject(body.format, body.octets)
 }
 
 // Encode returns the octets of the content in a format; nil without content.
 func (c Content) Encode(f Format) ([]byte, error) {
-	if c.body == nil {
+	body := c.body.value()
+	switch {
+	case body == nil:
 		return nil, nil
-	}
-	if c.body.format == f {
-		return c.body.octets, nil
+	case body.format == f:
+		return body.octets, nil
 	}
 	o, err := c.Object()
 	if err != nil {
@@ -102,17 +113,14 @@ func (c Content) Encode(f Format) ([]byte, error) {
 }
 
 func (c Content) describe() string {
-	if c.body == nil {
+	if c.IsZero() {
 		return "[no content]"
 	}
 	return "[content]"
 }
 
-// String tells whether there is content.
-func (c Content) String() string { return c.describe() }
-
-// GoString tells whether there is content.
-func (c Content) GoString() string { return c.describe() }
+// Format tells for every verb whether there is content, and not what.
+func (c Content) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.describe()) }
 
 // LogValue tells whether there is content.
 func (c Content) LogValue() slog.Value { return slog.StringValue(c.describe()) }

@@ -18,8 +18,8 @@ import (
 // attributes with typed values. It may hold a key: no verb of fmt and no logger
 // shows a value. Its methods are not safe for concurrent use with Set.
 type Resource struct {
-	kind   Kind
-	values map[Attribute]any
+	kind Kind
+	veil veil[map[Attribute]any]
 }
 
 // A Reference names a child resource (TS-0004 6.3.5.29).
@@ -30,7 +30,9 @@ type Reference struct {
 }
 
 // NewResource returns a resource of a kind without attributes.
-func NewResource(k Kind) *Resource { return &Resource{k, map[Attribute]any{}} }
+func NewResource(k Kind) *Resource { return &Resource{k, cover(map[Attribute]any{})} }
+
+func (r *Resource) values() map[Attribute]any { return *r.veil.value() }
 
 // Kind returns the resource's kind.
 func (r *Resource) Kind() Kind { return r.kind }
@@ -38,20 +40,20 @@ func (r *Resource) Kind() Kind { return r.kind }
 // Set gives an attribute a value of the type in its Rule and returns r. A nil value
 // asks, in an update, for the attribute's removal.
 func (r *Resource) Set(a Attribute, value any) *Resource {
-	r.values[a] = value
+	r.values()[a] = value
 	return r
 }
 
 // Has reports whether the attribute is present, be it with nil.
-func (r *Resource) Has(a Attribute) bool { _, ok := r.values[a]; return ok }
+func (r *Resource) Has(a Attribute) bool { _, ok := r.values()[a]; return ok }
 
 // Attributes returns the names of the attributes present, in alphabetical order.
-func (r *Resource) Attributes() []Attribute { return slices.Sorted(maps.Keys(r.values)) }
+func (r *Resource) Attributes() []Attribute { return slices.Sorted(maps.Keys(r.values())) }
 
 // Get returns the value of an attribute; ok is false if it is absent, nil or of
 // another type than T.
 func Get[T any](r *Resource, a Attribute) (value T, ok bool) {
-	value, ok = r.values[a].(T)
+	value, ok = r.values()[a].(T)
 	return value, ok
 }
 
@@ -69,8 +71,8 @@ func (r *Resource) describe() string { return fmt.Sprintf("%s%s", r.kind, r.Attr
 // Encode returns the resource as content. It is an error if an attribute is not of
 // the kind or its value not of the type in its Rule.
 func (w *Wire) Encode(r *Resource) (Content, error) {
-	o := make(Object, len(r.values))
-	for a, value := range r.values {
+	o := make(Object, len(r.values()))
+	for a, value := range r.values() {
 		rule, ok := ruleFor(r.kind, a)
 		if !ok {
 			return Content{}, fmt.Errorf("%s has no attribute %s", r.kind, a)
@@ -94,7 +96,7 @@ func (w *Wire) Decode(k Kind, op Operation, c Content) (*Resource, error) {
 	}
 	for _, rule := range Rules(k) {
 		presence := rule.presence(op)
-		value, present := r.values[rule.Attribute]
+		value, present := r.values()[rule.Attribute]
 		switch {
 		case present && presence == NotPermitted:
 			return nil, attributeError(rule.Attribute, "is not permitted in %v", op)
@@ -104,7 +106,7 @@ func (w *Wire) Decode(k Kind, op Operation, c Content) (*Resource, error) {
 			return nil, attributeError(rule.Attribute, "is null")
 		}
 	}
-	if op == Update && len(r.values) == 0 {
+	if op == Update && len(r.values()) == 0 {
 		return nil, &Error{BadRequest, "the update has no attribute"}
 	}
 	return r, nil
@@ -153,14 +155,14 @@ func (w *Wire) decodeAttributes(r *Resource, members Object, strict bool) error 
 			return attributeError(a, "occurs by both its names")
 		}
 		if members[name] == nil {
-			r.values[a] = nil
+			r.values()[a] = nil
 			continue
 		}
 		value, err := rule.Type.decode(members[name])
 		if err != nil {
 			return attributeError(a, "%v", err)
 		}
-		r.values[a] = value
+		r.values()[a] = value
 	}
 	return nil
 }
