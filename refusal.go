@@ -71,6 +71,7 @@ const (
 	CodeServerName             Code = "server-name"
 	CodeHandshakeFailed        Code = "handshake-failed"
 	CodeHandshakeTimeout       Code = "handshake-timeout"
+	CodeUnreachable            Code = "unreachable"
 	CodePeerAlert              Code = "peer-alert"
 	CodeBusy                   Code = "busy"
 )
@@ -90,6 +91,12 @@ const (
 	CodeOriginMismatch    Code = "origin-mismatch"
 	CodeRequestMalformed  Code = "request-malformed"
 	CodeRequestNotAllowed Code = "request-not-allowed"
+)
+
+// The codes for what an operator gives.
+const (
+	CodeUsage         Code = "usage"
+	CodeConfiguration Code = "configuration"
 )
 
 // A CodeMeaning tells an operator what a code stands for.
@@ -138,6 +145,7 @@ func Codes() []CodeMeaning {
 		{CodeServerName, "the ClientHello names this function in server_name (TS-0003 10.2)", "configure the peer with the function's FQDN"},
 		{CodeHandshakeFailed, "the handshake ends in mutual authentication", "see the detail; muster explain checks a certificate offline"},
 		{CodeHandshakeTimeout, "the handshake ends before its deadline", "check the network path and its MTU, and try again"},
+		{CodeUnreachable, "the other side can be connected to", "check its address and that it runs, and try again"},
 		{CodePeerAlert, "the peer accepts this side", "see the peer's log"},
 		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
 		{CodeAlreadyExported, "a session yields one key for a label", "open a new session"},
@@ -153,5 +161,7 @@ func Codes() []CodeMeaning {
 		{CodeOriginMismatch, "the originator is the authenticated identity (TS-0003 8.8)", "send the identity of the session's credential"},
 		{CodeRequestMalformed, "a request is well formed (TS-0004)", "correct the request; the detail names the attribute"},
 		{CodeRequestNotAllowed, "the resource allows the operation to this originator", "use another operation or identity"},
+		{CodeUsage, "a command line has known flags and complete arguments", "see the command's --help"},
+		{CodeConfiguration, "a configuration is complete and consistent", "correct what the message names; muster config check FILE finds the rest"},
 	}
 }

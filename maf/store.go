@@ -28,21 +28,27 @@ type Credential struct {
 	Km        muster.Km
 	Created   time.Time // times are kept in whole seconds
 	Expires   time.Time
-	// KeIDUntil is the time from which the KeID is refused. The store sets it
-	// when it activates the KmID.
+	// KeIDUntil is the time from which the KeID is refused even if the KmID was
+	// never used. Activation moves it to an earlier time, never to a later one.
 	KeIDUntil time.Time
 }
 
-// A Store keeps credentials. All its methods may be called by many goroutines at
-// once; each is atomic and isolated from the others, and what it did is durable,
-// beyond the death of process and machine, when it returns nil. A context that
-// ends stops the waiting and not the work: after an error that is none of the
-// sentinels the caller repeats the call, and a repeated call that had worked
-// succeeds again.
+// A Store keeps the credentials of one MAF. All its methods may be called by many
+// goroutines at once; each is atomic and isolated from the others, and what it did
+// is durable, beyond the death of process and machine, when it returns nil. A
+// context that ends stops the waiting and not the work: after an error that is
+// none of the sentinels the caller repeats the call, and a repeated call that had
+// worked succeeds again.
+//
+// A credential has expired at every time that is not before Expires. A KeID is
+// retired at every time that is not before KeIDUntil, and once its KmID was
+// activated, whatever a clock says. A credential is retired whole when a newer one
+// of its Enrolee is activated. What is retired never returns.
 type Store interface {
 	// PutCredential stores a credential. The same KeID with the same KmID,
-	// Enrolee and Km is a replay and changes nothing; another credential under
-	// the same KeID or KmID is ErrConflict.
+	// Enrolee and Km is a replay and changes nothing, also when the stored key is
+	// erased and cannot be compared; another credential under the same KeID or
+	// KmID is ErrConflict.
 	PutCredential(ctx context.Context, c Credential) error
 
 	// CredentialByKeID returns the credential of a KeID that is neither expired
@@ -54,17 +60,19 @@ type Store interface {
 	CredentialByKmID(ctx context.Context, id muster.KmID, now time.Time) (Credential, error)
 
 	// ActivateKmID notes that a session with the KmID has succeeded: its KeID is
-	// retired from now on, and the older credentials of the same Enrolee are
-	// retired whole, their keys erased. Activating again does nothing. ErrUnknown
-	// without such a credential.
+	// retired from now on, and the credentials of the same Enrolee that were
+	// stored before it are retired whole, their keys erased. Activating again
+	// does nothing. ErrUnknown without a credential that CredentialByKmID returns.
 	ActivateKmID(ctx context.Context, id muster.KmID, now time.Time) error
 
 	// Retired reports whether the KeID is that of a credential that is kept but
-	// may not be used: retired or expired. A MAF then does not ask the MEF again.
+	// may not be used by it: retired or expired. A MAF then does not ask the MEF
+	// again.
 	Retired(ctx context.Context, id muster.KeID, now time.Time) (bool, error)
 
-	// SweepCredentials erases the keys of credentials that expired before now and
-	// forgets rows that expired before now minus grace. It handles at most limit
-	// rows and returns their number.
+	// SweepCredentials erases the keys of credentials that have expired at now
+	// and forgets rows that had expired at now minus grace. It handles at most
+	// limit rows, perhaps not all in one transaction, and returns their number;
+	// less than limit means that nothing was left to do.
 	SweepCredentials(ctx context.Context, now time.Time, grace time.Duration, limit int) (int, error)
 }

@@ -26,7 +26,9 @@ var (
 type Enrolment struct {
 	KeID      muster.KeID
 	EnroleeID muster.EnroleeID
-	Targets   []muster.FQDN // MAF-IDs, at least one, all different
+	// Targets are MAF-IDs, at least one, all different. Their order means nothing;
+	// a store returns them sorted.
+	Targets []muster.FQDN
 	// Generation counts the enrolments of an Enrolee from 1. The store assigns it.
 	Generation  int64
 	Session     muster.Digest // muster.Session.Binding
@@ -45,38 +47,45 @@ type Fetch struct {
 	Max    int           // deliveries in all
 }
 
-// A Store keeps enrolments. All its methods may be called by many goroutines at
-// once; each is atomic and isolated from the others, and what it did is durable,
-// beyond the death of process and machine, when it returns nil. A context that
-// ends stops the waiting and not the work: after an error that is none of the
-// sentinels the caller repeats the call, and a repeated call that had worked
-// succeeds again.
+// A Store keeps enrolments, one row for each pair of an enrolment and a target.
+// All its methods may be called by many goroutines at once; each is atomic and
+// isolated from the others, and what it did is durable, beyond the death of
+// process and machine, when it returns nil. A context that ends stops the waiting
+// and not the work: after an error that is none of the sentinels the caller
+// repeats the call, and a repeated call that had worked succeeds again.
+//
+// An enrolment has expired at every time that is not before Expires.
 type Store interface {
 	// CreateEnrolment stores a new enrolment for each of its targets and returns
-	// it with its generation, one above the highest that the Enrolee ever had
-	// among the rows still kept. A KeID that is stored already is a replay if
-	// Session, Certificate, EnroleeID and Targets are equal: the stored enrolment
-	// is returned and nothing changes; else it is ErrConflict. The older
-	// enrolments of the Enrolee that no MAF has fetched are superseded and their
-	// key is erased for each target of the new one; rows stay as tombstones, so
-	// that an identifier never returns. ErrTooMany is returned if the Enrolee has
-	// maxLive or more enrolments that have not expired at e.Created, erased ones
-	// included.
+	// it with its generation, one above the highest that the Enrolee has among
+	// the rows still kept. A KeID that is stored already is a replay if Session,
+	// Certificate, EnroleeID and Targets are equal: the stored enrolment is
+	// returned, without Ke if that is erased for all targets, and nothing changes;
+	// else it is ErrConflict. For each target of the new enrolment, the older rows
+	// of the Enrolee that this MAF has not fetched are superseded: their key is
+	// erased, and the row stays as a tombstone, so that an identifier never
+	// returns. What a MAF has fetched already stays until the MAF fetches the new
+	// enrolment. ErrTooMany is returned, and nothing changes, if a new enrolment
+	// finds maxLive or more of the Enrolee that have not expired at e.Created,
+	// erased ones included.
 	CreateEnrolment(ctx context.Context, e Enrolment, maxLive int) (Enrolment, error)
 
-	// FetchEnrolment hands the enrolment to a MAF: it must be a target, the
-	// enrolment must not be expired, superseded or erased at f.Now, and the MAF
-	// must be within f.Window of its first fetch and below f.Max fetches. The
-	// fetch is counted before it returns. Older enrolments of the Enrolee for
-	// the same MAF are erased by it. Everything else is ErrUnknown.
+	// FetchEnrolment hands the enrolment to a MAF: it must be a target, the row
+	// must not be expired, superseded or erased at f.Now, and the MAF must be
+	// below f.Max fetches and not later than f.Window after its first one. The
+	// fetch is counted before it returns, and a repeated call counts again. The
+	// older rows of the Enrolee for the same MAF are erased by it. The enrolment
+	// is returned with f.MAF as its only target. Everything else is ErrUnknown.
 	FetchEnrolment(ctx context.Context, f Fetch) (Enrolment, error)
 
 	// EraseEnrolment erases the key for one MAF, which has confirmed it or lost
 	// its right to it; erasing again does nothing. ErrUnknown without such a row.
 	EraseEnrolment(ctx context.Context, id muster.KeID, maf muster.FQDN) error
 
-	// Sweep erases the keys of enrolments that expired, or whose fetch window of
-	// the given length ended, before now, and forgets rows that expired before
-	// now minus grace. It handles at most limit rows and returns their number.
+	// Sweep erases the keys of rows that have expired at now, or whose fetch
+	// window of the given length ended before now, and forgets rows that had
+	// expired at now minus grace. It handles at most limit rows, perhaps not all
+	// in one transaction, and returns their number; less than limit means that
+	// nothing was left to do.
 	Sweep(ctx context.Context, now time.Time, window, grace time.Duration, limit int) (int, error)
 }

@@ -26,7 +26,7 @@ type ClientRegistration struct {
 	Function  muster.FQDN // the MEF or MAF
 	ClientID  muster.EnroleeID
 	AdminFQDN muster.FQDN
-	Labels    []string
+	Labels    []string // in their order; none is nil
 	// AssignedSymmKeyID is the KmID of a client whose Km was remotely
 	// provisioned, and zero on a MEF.
 	AssignedSymmKeyID muster.KmID
@@ -37,21 +37,26 @@ type ClientRegistration struct {
 
 // A Store keeps client registrations. All its methods may be called by many
 // goroutines at once; each is atomic, and what it did is durable when it returns
-// nil. A context that ends stops the waiting and not the work.
+// nil. A context that ends stops the waiting and not the work: after an error that
+// is none of the sentinels the caller repeats the call. A registration has expired
+// at every time that is not before Expires.
 type Store interface {
-	// PutRegistration creates or replaces the registration with r.ID, if it has
-	// the same Function, ClientID and AdminFQDN or does not exist; else
-	// ErrConflict. On replacement the stored Created is kept. It returns what is
-	// stored.
+	// PutRegistration creates the registration of a Function with r.ID, or
+	// replaces it if ClientID and AdminFQDN are the same; else ErrConflict, also
+	// while an expired one is still kept. On replacement the stored Created is
+	// kept. It returns what is stored.
 	PutRegistration(ctx context.Context, r ClientRegistration) (ClientRegistration, error)
 
-	// Registration returns a registration that has not expired at now.
+	// Registration returns a registration that has not expired at now, else
+	// ErrUnknown.
 	Registration(ctx context.Context, function muster.FQDN, id string, now time.Time) (ClientRegistration, error)
 
-	// DeleteRegistration removes a registration; ErrUnknown if there is none.
+	// DeleteRegistration removes a registration, expired or not; ErrUnknown if
+	// there is none, and so also when the call is repeated.
 	DeleteRegistration(ctx context.Context, function muster.FQDN, id string) error
 
-	// SweepRegistrations removes at most limit registrations that expired before
-	// now and returns their number.
+	// SweepRegistrations removes at most limit registrations that have expired at
+	// now, perhaps not all in one transaction, and returns their number; less
+	// than limit means that nothing was left to do.
 	SweepRegistrations(ctx context.Context, now time.Time, limit int) (int, error)
 }

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"time"
+
+	"muster"
+	"muster/cert"
+)
+
+// Relative paths in a configuration are relative to its file.
+
+// A mefConfig is the file that muster mef reads.
+type mefConfig struct {
+	// FQDN is the MEF-FQDN, which clients send as server name and which ends each KeID.
+	FQDN muster.FQDN `yaml:"fqdn"`
+	// Identity is the MEF's own certificate, an FQDN certificate for server use.
+	Identity identityConfig `yaml:"identity"`
+	// Listen are the addresses for Enrolees and MAFs; at least one.
+	Listen listenConfig `yaml:"listen"`
+	// Store is where enrolments are kept.
+	Store storeConfig `yaml:"store"`
+	// Handshake are the limits of handshakes.
+	Handshake handshakeConfig `yaml:"handshake"`
+	// Derivation is master-credential (the default) or usage-constrained, as on the Enrolees.
+	Derivation muster.DerivationProfile `yaml:"derivation"`
+	// Profile is onem2m (the default) or rfc5280: how strict certificates are judged.
+	Profile cert.Profile `yaml:"profile"`
+	// Intermediates are PEM files of authorities, for peers that send their leaf only.
+	Intermediates []string `yaml:"intermediates"`
+	// FetchWindow is how long after its first fetch a MAF may fetch a key again; 5m by default.
+	FetchWindow time.Duration `yaml:"fetch_window"`
+	// MaxFetches is how often a MAF may fetch a key in all; 3 by default.
+	MaxFetches int `yaml:"max_fetches"`
+	// MaxLive is how many unexpired enrolments an Enrolee may have; 64 by default.
+	MaxLive int `yaml:"max_live"`
+	// Administrators are the stakeholders for which MEF clients may register.
+	Administrators []muster.FQDN `yaml:"administrators"`
+	// MAFs are those that may fetch keys.
+	MAFs []mafClientConfig `yaml:"mafs"`
+	// Instructions say which Enrolees to enrol for which MAFs.
+	Instructions []instructionConfig `yaml:"instructions"`
+}
+
+// A mafConfig is the file that muster maf reads.
+type mafConfig struct {
+	// FQDN is the MAF-FQDN, which is the MAF-ID.
+	FQDN muster.FQDN `yaml:"fqdn"`
+	// Identity is the MAF's own certificate, an FQDN certificate for client use at the MEFs.
+	Identity identityConfig `yaml:"identity"`
+	// Listen is the address for MAF clients; dtls is needed.
+	Listen listenConfig `yaml:"listen"`
+	// Store is where credentials and registrations are kept.
+	Store storeConfig `yaml:"store"`
+	// Handshake are the limits of handshakes.
+	Handshake handshakeConfig `yaml:"handshake"`
+	// Profile is onem2m (the default) or rfc5280: how strict the MEFs' certificates are judged.
+	Profile cert.Profile `yaml:"profile"`
+	// MEFs are those whose KeIDs are accepted.
+	MEFs []endpointConfig `yaml:"mefs"`
+	// Administrators are the stakeholders for which clients may register.
+	Administrators []muster.FQDN `yaml:"administrators"`
+	// KeIDLifetime is how long a KeID opens sessions after its first success; 10m by default.
+	KeIDLifetime time.Duration `yaml:"keid_lifetime"`
+	// FetchTimeout bounds the question to the MEF within a handshake; 3s by default.
+	FetchTimeout time.Duration `yaml:"fetch_timeout"`
+	// RefusalMemory is how long a MEF's refusal is remembered; 30s by default.
+	RefusalMemory time.Duration `yaml:"refusal_memory"`
+}
+
+// An enroleeConfig is the file that muster enrol reads.
+type enroleeConfig struct {
+	// EnroleeID is the Absolute AE-ID or CSE-ID of the device.
+	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
+	// Identity is the certificate from the factory.
+	Identity identityConfig `yaml:"identity"`
+	// MEF is where to enrol.
+	MEF endpointConfig `yaml:"mef"`
+	// MAF is where to attach, by DTLS; it needs no anchors.
+	MAF endpointConfig `yaml:"maf"`
+	// AdminFQDN is the administrating stakeholder to register with.
+	AdminFQDN muster.FQDN `yaml:"admin_fqdn"`
+	// Labels are given to the registration.
+	Labels []string `yaml:"labels"`
+	// Derivation is master-credential (the default) or usage-constrained, as on the MEF.
+	Derivation muster.DerivationProfile `yaml:"derivation"`
+	// Profile is onem2m (the default) or rfc5280: how strict the MEF's certificate is judged.
+	Profile cert.Profile `yaml:"profile"`
+	// Credentials is the file in which the Master Credential is kept.
+	Credentials storeConfig `yaml:"credentials"`
+	// Handshake are the limits of handshakes.
+	Handshake handshakeConfig `yaml:"handshake"`
+	// Unconfirmed skips the request by which the device learns that the MEF has stored the enrolment.
+	Unconfirmed bool `yaml:"unconfirmed"`
+}
+
+// An identityConfig is a certificate and its key.
+type identityConfig struct {
+	// Certificate is a PEM file: the leaf, then its intermediates.
+	Certificate string `yaml:"certificate"`
+	// Key is a PEM file with the leaf's private key.
+	Key string `yaml:"key"`
+}
+
+// A listenConfig is where a function listens: host:port, empty for not at all.
+type listenConfig struct {
+	// TLS is the TCP address.
+	TLS string `yaml:"tls"`
+	// DTLS is the UDP address.
+	DTLS string `yaml:"dtls"`
+}
+
+// A storeConfig is a file with sealed keys in it.
+type storeConfig struct {
+	// Path is the file.
+	Path string `yaml:"path"`
+	// RootKey is the file of the key-encryption key, readable by its owner only.
+	RootKey string `yaml:"root_key"`
+}
+
+// A handshakeConfig bounds handshakes.
+type handshakeConfig struct {
+	// Timeout is the time for a whole handshake; 10s by default.
+	Timeout time.Duration `yaml:"timeout"`
+	// MTU is the largest datagram of a DTLS handshake in octets, 256 to 1024; 1024 by default.
+	MTU int `yaml:"mtu"`
+	// NoCBC withdraws TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, which the standard makes mandatory.
+	NoCBC bool `yaml:"no_cbc"`
+	// ServerNameOptional admits clients that send no server name.
+	ServerNameOptional bool `yaml:"server_name_optional"`
+}
+
+// A mafClientConfig is a MAF that may fetch keys from a MEF.
+type mafClientConfig struct {
+	// FQDN is the MAF-ID, which its certificate carries.
+	FQDN muster.FQDN `yaml:"fqdn"`
+	// Anchors are PEM files of the roots under which that name is meant.
+	Anchors []string `yaml:"anchors"`
+}
+
+// An endpointConfig is a MEF or MAF as its clients know it.
+type endpointConfig struct {
+	// FQDN is its name, sent as server name and looked for in its certificate.
+	FQDN muster.FQDN `yaml:"fqdn"`
+	// Address is host:port.
+	Address string `yaml:"address"`
+	// Transport is tls (the default of a MEF) or dtls (that of a MAF).
+	Transport transport `yaml:"transport"`
+	// Anchors are PEM files of the roots under which the name is meant.
+	Anchors []string `yaml:"anchors"`
+}
+
+// An instructionConfig is one Enrolee as its MEF knows it.
+type instructionConfig struct {
+	// Certificate is the flavour and the name in the Enrolee's certificate.
+	Certificate certificateConfig `yaml:"certificate"`
+	// Anchors are PEM files of the roots under which that name is meant.
+	Anchors []string `yaml:"anchors"`
+	// EnroleeID is the Absolute AE-ID or CSE-ID assigned to the Enrolee.
+	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
+	// Targets are the MAF-IDs that may fetch a key for the Enrolee.
+	Targets []muster.FQDN `yaml:"targets"`
+	// Lifetime bounds the Enrolment Key and all that is derived from it; 24h by default.
+	Lifetime time.Duration `yaml:"lifetime"`
+}
+
+// A certificateConfig is a name in a certificate.
+type certificateConfig struct {
+	// Flavour is device, node-id, cse-id, ae-id, fqdn or raw-public-key.
+	Flavour muster.Flavour `yaml:"flavour"`
+	// Name is the name in the flavour's canonical form.
+	Name string `yaml:"name"`
+}
+
+// A transport is "tls" or "dtls".
+type transport string
+
+const (
+	overTLS  transport = "tls"
+	overDTLS transport = "dtls"
+)
+
+func (t *transport) UnmarshalText(text []byte) error {
+	switch v := transport(text); v {
+	case overTLS, overDTLS:
+		*t = v
+		return nil
+	default:
+		return configErrorf("%q is not a transport: want tls or dtls", text)
+	}
+}
+
+func orDefault[T comparable](v *T, fallback T) {
+	var zero T
+	if *v == zero {
+		*v = fallback
+	}
+}
+
+// resolve makes paths relative to the file that names them.
+func resolve(file string, paths ...*string) {
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(file), *p)
+		}
+	}
+}
+
+func resolveAll(file string, paths []string) {
+	for i := range paths {
+		resolve(file, &paths[i])
+	}
+}
+
+func readMEFConfig(path string) (*mefConfig, error) {
+	c := new(mefConfig)
+	if err := readYAML(path, c); err != nil {
+		return nil, err
+	}
+	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Store.Path, &c.Store.RootKey)
+	resolveAll(path, c.Intermediates)
+	for i := range c.MAFs {
+		resolveAll(path, c.MAFs[i].Anchors)
+	}
+	for i := range c.Instructions {
+		resolveAll(path, c.Instructions[i].Anchors)
+		orDefault(&c.Instructions[i].Lifetime, 24*time.Hour)
+	}
+	c.Handshake.setDefaults()
+	orDefault(&c.Derivation, muster.ProfileMasterCredential)
+	orDefault(&c.FetchWindow, 5*time.Minute)
+	orDefault(&c.MaxFetches, 3)
+	orDefault(&c.MaxLive, 64)
+	if c.Listen == (listenConfig{}) {
+		return nil, configErrorf("%s: listen has neither tls nor dtls", path)
+	}
+	return c, c.Store.check(path, "store")
+}
+
+func readMAFConfig(path string) (*mafConfig, error) {
+	c := new(mafConfig)
+	if err := readYAML(path, c); err != nil {
+		return nil, err
+	}
+	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Store.Path, &c.Store.RootKey)
+	for i := range c.MEFs {
+		resolveAll(path, c.MEFs[i].Anchors)
+		orDefault(&c.MEFs[i].Transport, overTLS)
+		if c.MEFs[i].Transport != overTLS {
+			return nil, configErrorf("%s: a MAF asks its MEF over tls", path)
+		}
+	}
+	c.Handshake.setDefaults()
+	orDefault(&c.KeIDLifetime, 10*time.Minute)
+	orDefault(&c.FetchTimeout, 3*time.Second)
+	orDefault(&c.RefusalMemory, 30*time.Second)
+	switch {
+	case c.Listen.DTLS == "" || c.Listen.TLS != "":
+		return nil, configErrorf("%s: a MAF listens with dtls, and with dtls alone", path)
+	case len(c.Administrators) == 0:
+		return nil, configErrorf("%s: administrators is empty, so that no client could register", path)
+	}
+	return c, c.Store.check(path, "store")
+}
+
+func readEnroleeConfig(path string) (*enroleeConfig, error) {
+	c := new(enroleeConfig)
+	if err := readYAML(path, c); err != nil {
+		return nil, err
+	}
+	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Credentials.Path, &c.Credentials.RootKey)
+	resolveAll(path, c.MEF.Anchors)
+	c.Handshake.setDefaults()
+	orDefault(&c.Derivation, muster.ProfileMasterCredential)
+	orDefault(&c.MEF.Transport, overTLS)
+	orDefault(&c.MAF.Transport, overDTLS)
+	if c.MAF.Transport != overDTLS {
+		return nil, configErrorf("%s: a MAF is reached over dtls", path)
+	}
+	return c, c.Credentials.check(path, "credentials")
+}
+
+func (c *handshakeConfig) setDefaults() {
+	orDefault(&c.Timeout, 10*time.Second)
+	orDefault(&c.MTU, 1024)
+}
+
+func (c storeConfig) check(path, key string) error {
+	if c.Path == "" || c.RootKey == "" {
+		return configErrorf("%s: %s lacks path or root_key", path, key)
+	}
+	return nil
+}
+
+// load reads the certificate and key.
+func (c identityConfig) load() (*tls.Certificate, error) {
+	identity, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
+	if err != nil {
+		return nil, configErrorf("identity: %v", err)
+	}
+	return &identity, nil
+}
+
+// readCertificates reads every certificate of some PEM files.
+func readCertificates(files []string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for _, file := range files {
+		rest, err := os.ReadFile(file)
+		if err != nil {
+			return nil, configErrorf("%v", err)
+		}
+		before := len(all)
+		for {
+			var block *pem.Block
+			if block, rest = pem.Decode(rest); block == nil {
+				break
+			}
+			if block.Type != "CERTIFICATE" {
+				return nil, configErrorf("%s: a %s where certificates are expected", file, block.Type)
+			}
+			certificate, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, configErrorf("%s: %v", file, err)
+			}
+			all = append(all, certificate)
+		}
+		if len(all) == before {
+			return nil, configErrorf("%s: no certificate in it", file)
+		}
+	}
+	return all, nil
+}
+
+// An anchorCache reads each PEM file once, however many instructions name it.
+type anchorCache map[string][]*x509.Certificate
+
+func (c anchorCache) read(files []string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for _, file := range files {
+		if c[file] == nil {
+			certificates, err := readCertificates([]string{file})
+			if err != nil {
+				return nil, err
+			}
+			c[file] = certificates
+		}
+		all = append(all, c[file]...)
+	}
+	return all, nil
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"muster/enrolee"
+	"muster/enrolee/dialer"
+	"muster/enrolee/keyring"
+	"muster/primitive"
+)
+
+func newEnrolCommand() *cobra.Command {
+	var file string
+	var renew, asJSON, stay bool
+	cmd := &cobra.Command{
+		Use:   "enrol --config FILE",
+		Short: "Enrol a device at its MEF and attach it to its MAF",
+		Long: `Enrol a device at its MEF and attach it to its MAF.
+
+A device that has a usable credential attaches with it, without the MEF. The
+command prints identifiers and the time of expiry, and never a key.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := readEnroleeConfig(file)
+			if err != nil {
+				return err
+			}
+			device, closeDevice, err := newEnrolee(config)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = closeDevice() }()
+			if stay {
+				return maintain(cmd.Context(), device, cmd.OutOrStdout(), asJSON)
+			}
+			if renew {
+				if _, err := device.Enrol(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			attachment, err := device.Ensure(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return errors.Join(printCredential(cmd.OutOrStdout(), attachment.Credential, asJSON), attachment.Close())
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().BoolVar(&renew, "renew", false, "enrol anew even if the device has a usable credential")
+	cmd.Flags().BoolVar(&stay, "stay", false, "keep the device enrolled until SIGTERM, enrolling again before expiry")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+// newEnrolee assembles a device, which checks its configuration.
+func newEnrolee(config *enroleeConfig) (*enrolee.Enrolee, func() error, error) {
+	identity, err := config.Identity.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	anchors, err := readCertificates(config.MEF.Anchors)
+	if err != nil {
+		return nil, nil, err
+	}
+	wire, err := primitive.NewWire(primitive.WireConfig{})
+	if err != nil {
+		return nil, nil, err
+	}
+	dial, err := dialer.New(dialer.Config{
+		Identity: identity, MEF: config.MEF.FQDN, MEFAddress: config.MEF.Address, MEFAnchors: anchors,
+		MEFOverUDP: config.MEF.Transport == overDTLS, Profile: config.Profile,
+		MAF: config.MAF.FQDN, MAFAddress: config.MAF.Address,
+		Timeout: config.Handshake.Timeout, MTU: config.Handshake.MTU, NoCBC: config.Handshake.NoCBC,
+	})
+	if err != nil {
+		return nil, nil, configErrorf("%v", err)
+	}
+	keys, err := keyring.Open(config.Credentials.Path, config.Credentials.RootKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	device, err := enrolee.New(enrolee.Config{
+		EnroleeID: config.EnroleeID, MEF: config.MEF.FQDN, MAF: config.MAF.FQDN, AdminFQDN: config.AdminFQDN,
+		Labels: config.Labels, Derivation: config.Derivation, Wire: wire, Unconfirmed: config.Unconfirmed,
+		Now: time.Now, Sleep: sleep, Rand: rand.Float64,
+	}, dial, keys)
+	if err != nil {
+		return nil, nil, errors.Join(configErrorf("%v", err), keys.Close())
+	}
+	return device, keys.Close, nil
+}
+
+// maintain prints a line for each attempt until the command is told to stop.
+func maintain(ctx context.Context, device *enrolee.Enrolee, out io.Writer, asJSON bool) error {
+	err := device.Maintain(ctx, func(e enrolee.Event) {
+		if e.Err != nil {
+			fmt.Fprintf(out, "%s; next attempt in %s\n", e.Err, e.Wait.Round(time.Second))
+			return
+		}
+		_ = printCredential(out, e.Credential, asJSON)
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// A printedCredential is what a device tells of its credential.
+type printedCredential struct {
+	KeID    string `json:"keID"`
+	KmID    string `json:"kmID"`
+	MAF     string `json:"maf"`
+	Expires string `json:"expires"`
+}
+
+func printCredential(out io.Writer, c enrolee.Credential, asJSON bool) error {
+	p := printedCredential{c.KeID.String(), c.KmID.String(), c.MAF.String(), c.Expires.UTC().Format(time.RFC3339)}
+	if asJSON {
+		return json.NewEncoder(out).Encode(p)
+	}
+	_, err := fmt.Fprintf(out, "KeID     %s\nKmID     %s\nMAF      %s\nexpires  %s\n", p.KeID, p.KmID, p.MAF, p.Expires)
+	return err
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"muster"
+	"muster/handshake"
+	"muster/handshake/dtls12"
+)
+
+// drainTime is how long a function that is told to stop waits for what it has begun.
+const drainTime = 10 * time.Second
+
+// maxHandshakes bounds the handshakes under way on a stream listener. A datagram
+// listener has its own bounds.
+const maxHandshakes = 1024
+
+// An entrance brings strangers in: handshake, record, service, in this order.
+// What established has not made durable is not served.
+type entrance struct {
+	log         *slog.Logger
+	established func(ctx context.Context, s *muster.Session) error
+	serve       func(ctx context.Context, c *handshake.Conn)
+
+	guests sync.WaitGroup
+}
+
+// acceptTLS takes connections until the listener is closed. Connections beyond
+// the bound are closed at once: the client backs off and returns.
+func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server *handshake.Server) error {
+	slots := make(chan struct{}, maxHandshakes)
+	for {
+		conn, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			e.log.Warn("accept failed", "error", err)
+			if err := sleep(ctx, 100*time.Millisecond); err != nil {
+				return nil
+			}
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			e.log.Warn("shed", "code", muster.CodeBusy, "remote", conn.RemoteAddr())
+			_ = conn.Close()
+			continue
+		}
+		e.guests.Go(func() {
+			e.admit(ctx, conn.RemoteAddr(), overTLS, func() (*handshake.Conn, error) {
+				defer func() { <-slots }()
+				return server.Handshake(ctx, conn)
+			})
+		})
+	}
+}
+
+// acceptDTLS takes associations until the listener is closed.
+func (e *entrance) acceptDTLS(ctx context.Context, listener *dtls12.Listener, server *dtls12.Server) error {
+	for {
+		conn, peer, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		e.guests.Go(func() {
+			e.admit(ctx, peer, overDTLS, func() (*handshake.Conn, error) { return server.Handshake(ctx, conn, peer) })
+		})
+	}
+}
+
+func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, shake func() (*handshake.Conn, error)) {
+	log := e.log.With("remote", remote.String(), "transport", via)
+	conn, err := shake()
+	if err != nil {
+		logRefusal(log, "handshake refused", err)
+		return
+	}
+	if err := e.established(ctx, conn.Session); err != nil {
+		logRefusal(log, "session refused", err)
+		_ = conn.Close()
+		return
+	}
+	e.serve(ctx, conn)
+}
+
+// logRefusal writes one line with the stable code of what failed.
+func logRefusal(log *slog.Logger, message string, err error) {
+	level, code := slog.LevelInfo, muster.CodeOf(err)
+	if code == "" {
+		level = slog.LevelError
+	}
+	log.Log(context.Background(), level, message, "code", code, "error", err)
+}
+
+// wait returns when all that came in is gone, or when ctx ends.
+func (e *entrance) wait(ctx context.Context) {
+	gone := make(chan struct{})
+	go func() {
+		e.guests.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

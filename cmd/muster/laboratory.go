@@ -1,0 +1,266 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+
+	"muster"
+	"muster/cert"
+	"muster/seal"
+)
+
+// A laboratory is a folder with all that the three parties need on one machine:
+// two authorities, configurations, identities, and stores with their root keys.
+type laboratory struct {
+	Dir     string
+	Devices int
+	now     time.Time
+}
+
+// Names and addresses of a laboratory.
+const (
+	labMEF      = "mef.lab.example"
+	labMAF      = "maf.lab.example"
+	labAdmin    = "admin.lab.example"
+	labMEFPort  = 7443 // TCP and UDP
+	labMAFPort  = 7684 // UDP
+	labValidity = 365 * 24 * time.Hour
+)
+
+// maxLabDevices bounds how many devices init makes, each with its key and files.
+const maxLabDevices = 100_000
+
+const mefTemplate = `# A MEF for the laboratory. Paths are relative to this file.
+fqdn: {{.MEF}}
+identity: {certificate: pki/mef.pem, key: pki/mef-key.pem}
+listen: {tls: "127.0.0.1:{{.MEFPort}}", dtls: "127.0.0.1:{{.MEFPort}}"}
+store: {path: mef.db, root_key: mef.root-key}
+administrators: [{{.Admin}}]
+mafs:
+  - {fqdn: {{.MAF}}, anchors: [pki/operator-root.pem]}
+instructions:
+{{- range .Devices}}
+  - certificate: {flavour: device, name: {{.Name}}}
+    anchors: [pki/device-root.pem]
+    enrolee_id: {{.ID}}
+    targets: [{{$.MAF}}]
+    lifetime: 24h
+{{- end}}
+`
+
+const mafTemplate = `# A MAF for the laboratory. Paths are relative to this file.
+fqdn: {{.MAF}}
+identity: {certificate: pki/maf.pem, key: pki/maf-key.pem}
+listen: {dtls: "127.0.0.1:{{.MAFPort}}"}
+store: {path: maf.db, root_key: maf.root-key}
+administrators: [{{.Admin}}]
+mefs:
+  - {fqdn: {{.MEF}}, address: "127.0.0.1:{{.MEFPort}}", anchors: [pki/operator-root.pem]}
+`
+
+const deviceTemplate = `# One device of the laboratory. Paths are relative to this file.
+enrolee_id: {{.Device.ID}}
+identity: {certificate: pki/{{.Device.File}}.pem, key: pki/{{.Device.File}}-key.pem}
+mef: {fqdn: {{.MEF}}, address: "127.0.0.1:{{.MEFPort}}", transport: tls, anchors: [pki/operator-root.pem]}
+maf: {fqdn: {{.MAF}}, address: "127.0.0.1:{{.MAFPort}}", transport: dtls}
+admin_fqdn: {{.Admin}}
+credentials: {path: {{.Device.File}}.credentials, root_key: {{.Device.File}}.root-key}
+`
+
+// A labDevice is a device as the templates know it.
+type labDevice struct{ File, ID, Name string }
+
+type labNames struct {
+	MEF, MAF, Admin  string
+	MEFPort, MAFPort int
+	Devices          []labDevice
+	Device           labDevice
+}
+
+func (l *laboratory) names() labNames {
+	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, MEFPort: labMEFPort, MAFPort: labMAFPort}
+	for n := range l.Devices {
+		names.Devices = append(names.Devices, labDevice{
+			File: l.deviceFile(n),
+			ID:   fmt.Sprintf("//sp.lab.example/%s", l.deviceFile(n)),
+			Name: fmt.Sprintf("0.2.481.1/100.3030.%d", n+1),
+		})
+	}
+	return names
+}
+
+func (l *laboratory) deviceFile(n int) string { return fmt.Sprintf("device-%04d", n+1) }
+
+func (l *laboratory) path(elements ...string) string {
+	return filepath.Join(append([]string{l.Dir}, elements...)...)
+}
+
+// write makes the laboratory. The folder must not exist, or be empty.
+func (l *laboratory) write() error {
+	if entries, err := os.ReadDir(l.Dir); err == nil && len(entries) > 0 {
+		return configErrorf("%s is not empty; init writes into a folder of its own", l.Dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return configErrorf("%v", err)
+	}
+	if err := os.MkdirAll(l.path("pki"), 0o700); err != nil {
+		return configErrorf("%v", err)
+	}
+	names := l.names()
+	if err := l.writePKI(names); err != nil {
+		return err
+	}
+	for _, function := range []string{"mef", "maf"} {
+		if err := l.writeStore(function); err != nil {
+			return err
+		}
+	}
+	if err := l.render("mef.yaml", mefTemplate, names); err != nil {
+		return err
+	}
+	if err := l.render("maf.yaml", mafTemplate, names); err != nil {
+		return err
+	}
+	for _, names.Device = range names.Devices {
+		if err := l.render(names.Device.File+".yaml", deviceTemplate, names); err != nil {
+			return err
+		}
+		if err := seal.CreateRoot(l.path(names.Device.File+".root-key"), rand.Reader); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *laboratory) writeStore(function string) error {
+	rootKey := l.path(function + ".root-key")
+	if err := seal.CreateRoot(rootKey, rand.Reader); err != nil {
+		return err
+	}
+	return createStore(storeConfig{Path: l.path(function + ".db"), RootKey: rootKey})
+}
+
+func (l *laboratory) render(file, text string, names labNames) error {
+	var out strings.Builder
+	if err := template.Must(template.New(file).Parse(text)).Execute(&out, names); err != nil {
+		return err
+	}
+	return os.WriteFile(l.path(file), []byte(out.String()), 0o600)
+}
+
+// An authority signs the laboratory's certificates.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+	chain       []*x509.Certificate // sent below a leaf
+}
+
+func (l *laboratory) writePKI(names labNames) error {
+	validity := cert.Validity{NotBefore: l.now.Add(-time.Hour), NotAfter: l.now.Add(labValidity)}
+	operator, err := newAuthority("Laboratory operator root", validity, nil)
+	if err != nil {
+		return err
+	}
+	devices, err := newAuthority("Laboratory device root", validity, nil)
+	if err != nil {
+		return err
+	}
+	factory, err := newAuthority("Laboratory factory", validity, devices)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(
+		writeCertificates(l.path("pki", "operator-root.pem"), operator.certificate),
+		writeCertificates(l.path("pki", "device-root.pem"), devices.certificate),
+		l.writeLeaf(operator, "mef", validity, muster.FlavourFQDN, names.MEF, cert.UsageServer),
+		l.writeLeaf(operator, "maf", validity, muster.FlavourFQDN, names.MAF, cert.UsageServer, cert.UsageClient),
+	); err != nil {
+		return err
+	}
+	for _, device := range names.Devices {
+		if err := l.writeLeaf(factory, device.File, validity, muster.FlavourDevice, device.Name, cert.UsageClient); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newAuthority(name string, validity cert.Validity, issuer *authority) (*authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	var template *x509.Certificate
+	if issuer == nil {
+		template, err = cert.RootTemplate(rand.Reader, name, validity)
+		issuer = &authority{certificate: template, key: key}
+	} else {
+		template, err = cert.IntermediateTemplate(rand.Reader, name, validity, cert.Constraints{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := issuer.issue(template, key)
+	if err != nil {
+		return nil, err
+	}
+	made := &authority{certificate: certificate, key: key}
+	if issuer.key != key {
+		made.chain = append([]*x509.Certificate{certificate}, issuer.chain...)
+	}
+	return made, nil
+}
+
+func (a *authority) issue(template *x509.Certificate, subject *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	der, err := cert.Issue(rand.Reader, template, a.certificate, subject.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// writeLeaf writes the certificate with its intermediates, and the key.
+func (l *laboratory) writeLeaf(issuer *authority, file string, validity cert.Validity, flavour muster.Flavour, text string, usages ...cert.Usage) error {
+	name, err := cert.ParseName(flavour, text)
+	if err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template, err := cert.LeafTemplate(rand.Reader, file, validity, []muster.CertName{name}, usages...)
+	if err != nil {
+		return err
+	}
+	leaf, err := issuer.issue(template, key)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		writeCertificates(l.path("pki", file+".pem"), append([]*x509.Certificate{leaf}, issuer.chain...)...),
+		os.WriteFile(l.path("pki", file+"-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600),
+	)
+}
+
+func writeCertificates(path string, certificates ...*x509.Certificate) error {
+	var out []byte
+	for _, c := range certificates {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return os.WriteFile(path, out, 0o644)
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"muster"
+	"muster/binding"
+	"muster/cert"
+	"muster/handshake"
+	"muster/maf"
+	"muster/primitive"
+)
+
+func newMAFCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "maf --config FILE",
+		Short: "Run an M2M Authentication Function until SIGTERM",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := readMAFConfig(file)
+			if err != nil {
+				return err
+			}
+			service, err := startMAF(cmd.Context(), config, newLogger(cmd.ErrOrStderr()).With("function", config.FQDN), observer{})
+			if err != nil {
+				return err
+			}
+			<-cmd.Context().Done()
+			return service.stop()
+		},
+	}
+	configFlag(cmd, &file)
+	return cmd
+}
+
+// newMAF assembles the function without a socket, which checks the configuration.
+func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate) (*maf.Function, *mefClients, error) {
+	wire, err := primitive.NewWire(primitive.WireConfig{})
+	if err != nil {
+		return nil, nil, err
+	}
+	mefs, err := newMEFClients(config, identity)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := maf.Config{
+		FQDN: config.FQDN, KeIDLifetime: config.KeIDLifetime, FetchTimeout: config.FetchTimeout, RefusalMemory: config.RefusalMemory,
+		Wire: wire, Administrators: config.Administrators,
+	}
+	for _, m := range config.MEFs {
+		c.MEFs = append(c.MEFs, m.FQDN)
+	}
+	function, err := maf.New(c, store, store, mefs)
+	if err != nil {
+		return nil, nil, configErrorf("%v", err)
+	}
+	return function, mefs, nil
+}
+
+func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen observer) (*service, error) {
+	identity, err := config.Identity.load()
+	if err != nil {
+		return nil, err
+	}
+	store, err := openStore(ctx, config.Store)
+	if err != nil {
+		return nil, err
+	}
+	s := newService(log)
+	s.closers = append(s.closers, store.Close)
+	function, mefs, err := newMAF(config, store, identity)
+	if err == nil {
+		s.closers = append(s.closers, mefs.close)
+		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, mafRole(function, log, seen))
+	}
+	if err != nil {
+		_ = s.stop()
+		return nil, err
+	}
+	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
+		return store.SweepCredentials(ctx, now, tombstoneGrace, limit)
+	})
+	s.sweepEvery(sweepInterval, store.SweepRegistrations)
+	return s, nil
+}
+
+func mafRole(function *maf.Function, log *slog.Logger, seen observer) role {
+	return role{
+		psk: func(ctx context.Context, identity string) ([]byte, error) {
+			km, err := function.PSK(ctx, identity, time.Now())
+			if err != nil {
+				logRefusal(log, "psk_identity refused", err)
+				return nil, err
+			}
+			return km.Reveal(), nil
+		},
+		established: func(ctx context.Context, s *muster.Session) error {
+			credential, err := function.Established(ctx, s, time.Now())
+			if err == nil {
+				seen.sawAttachment(credential, s.Peer.PSKIdentity)
+				log.Info("attached", "enrolee", credential.EnroleeID, "identity", s.Peer.PSKIdentity, "expires", credential.Expires.UTC())
+			}
+			return err
+		},
+		handler: primitive.HandlerFunc(func(ctx context.Context, s *muster.Session, r *primitive.Request) (*primitive.Response, error) {
+			response, err := function.Serve(ctx, s, r, time.Now())
+			if err != nil {
+				logRefusal(log, "request refused", err)
+			}
+			return response, err
+		}),
+	}
+}
+
+// mefClients are the MAF's own sessions with its MEFs, each kept open between
+// fetches and shared by them.
+type mefClients struct {
+	clients map[muster.FQDN]*binding.Client
+}
+
+func newMEFClients(config *mafConfig, identity *tls.Certificate) (*mefClients, error) {
+	m := &mefClients{make(map[muster.FQDN]*binding.Client)}
+	for _, endpoint := range config.MEFs {
+		if m.clients[endpoint.FQDN] != nil {
+			return nil, configErrorf("the MEF %s stands twice", endpoint.FQDN)
+		}
+		verify, err := verifyServer(endpoint, config.Profile)
+		if err != nil {
+			return nil, err
+		}
+		client, err := handshake.NewClient(handshake.Config{
+			Name: endpoint.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: verify,
+			Timeout: config.FetchTimeout, NoCBC: config.Handshake.NoCBC,
+		})
+		if err != nil {
+			return nil, err
+		}
+		m.clients[endpoint.FQDN] = binding.NewClient(binding.ClientConfig{
+			Authority: endpoint.FQDN.String(), From: config.FQDN.String(), Timeout: config.FetchTimeout,
+			Dial: func(ctx context.Context) (*handshake.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, "tcp", endpoint.Address)
+				if err != nil {
+					return nil, err
+				}
+				return client.Handshake(ctx, conn)
+			},
+		})
+	}
+	return m, nil
+}
+
+// RetrieveKey implements maf.Retriever.
+func (m *mefClients) RetrieveKey(ctx context.Context, id muster.KeID, usage muster.SUID) (maf.RetrievedKey, error) {
+	client, ok := m.clients[id.MEF()]
+	if !ok {
+		return maf.RetrievedKey{}, muster.Refuse(muster.CodeMEFNotListed, "%s is of a MEF that is not configured", id)
+	}
+	key, err := client.FetchCredential(ctx, id, usage)
+	if refused, ok := errors.AsType[*primitive.Error](err); ok && refused.Status == primitive.NotFound {
+		return maf.RetrievedKey{}, muster.Refuse(muster.CodeKeyUnknown, "%s: the MEF hands out no key for it: %w", id, err)
+	} else if err != nil {
+		return maf.RetrievedKey{}, muster.Refuse(muster.CodeMEFUnreachable, "%s: %w", id, err)
+	}
+	return maf.RetrievedKey(key), nil
+}
+
+func (m *mefClients) close() error {
+	for _, client := range m.clients {
+		client.Close()
+	}
+	return nil
+}
+
+// verifyServer judges the certificate of a MEF by its name and its roots.
+func verifyServer(endpoint endpointConfig, profile cert.Profile) (handshake.Verify, error) {
+	anchors, err := readCertificates(endpoint.Anchors)
+	if err != nil {
+		return nil, err
+	}
+	if len(anchors) == 0 {
+		return nil, configErrorf("the MEF %s has no anchors", endpoint.FQDN)
+	}
+	name, err := cert.ParseName(muster.FlavourFQDN, endpoint.FQDN.String())
+	if err != nil {
+		return nil, configErrorf("%v", err)
+	}
+	trust := cert.Trust{Name: name, Anchors: anchors, Usage: cert.UsageServer, Profile: profile}
+	return func(chain []*x509.Certificate) (muster.Peer, error) {
+		peer, findings := cert.Verify(chain, trust, time.Now())
+		return peer, findings.Err()
+	}, nil
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"muster"
+	"muster/binding"
+	"muster/binding/coap"
+	"muster/handshake"
+	"muster/handshake/dtls12"
+	"muster/maf"
+	"muster/mef"
+	"muster/primitive"
+)
+
+// A service is a MEF or a MAF on its sockets. It runs from start to stop.
+type service struct {
+	tls  net.Listener
+	dtls *dtls12.Listener
+
+	log       *slog.Logger
+	entrances []*entrance
+	http      *binding.Server
+	coap      *coap.Server
+	closers   []func() error // in reverse order of opening
+
+	base   context.Context // of all that runs; ends after the drain
+	cancel context.CancelFunc
+	tasks  errgroup.Group
+}
+
+func newService(log *slog.Logger) *service {
+	s := &service{log: log}
+	s.base, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// A role is what a service does with its sessions.
+type role struct {
+	verify      func(chain []*x509.Certificate, now time.Time) (muster.Peer, error)
+	psk         handshake.PSK // in place of verify
+	established func(ctx context.Context, s *muster.Session) error
+	handler     primitive.Handler
+	fetch       binding.FetchFunc
+}
+
+// listen opens the sockets that the configuration names.
+func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity *tls.Certificate, r role) error {
+	if listen.TLS != "" {
+		if err := s.listenTLS(name, listen.TLS, limits, identity, r); err != nil {
+			return err
+		}
+	}
+	if listen.DTLS != "" {
+		return s.listenDTLS(name, listen.DTLS, limits, identity, r)
+	}
+	return nil
+}
+
+func (s *service) listenTLS(name muster.FQDN, address string, limits handshakeConfig, identity *tls.Certificate, r role) error {
+	server, err := handshake.NewServer(handshake.Config{
+		Name: name, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: r.verifyNow,
+		Timeout: limits.Timeout, SNIOptional: limits.ServerNameOptional, NoCBC: limits.NoCBC,
+	})
+	if err != nil {
+		return err
+	}
+	if s.tls, err = net.Listen("tcp", address); err != nil {
+		return configErrorf("listen.tls: %v", err)
+	}
+	s.closers = append(s.closers, s.tls.Close)
+	s.http = binding.NewServer(binding.Config{Handler: r.handler, Fetch: r.fetch, Logger: s.log})
+	s.tasks.Go(s.http.Serve)
+	door := &entrance{log: s.log, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
+		if err := s.http.Handle(c); err != nil {
+			s.log.Debug("connection dropped", "error", err)
+		}
+	}}
+	s.entrances = append(s.entrances, door)
+	s.tasks.Go(func() error { return door.acceptTLS(s.base, s.tls, server) })
+	s.log.Info("listening", "transport", overTLS, "address", s.tls.Addr().String())
+	return nil
+}
+
+func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeConfig, identity *tls.Certificate, r role) error {
+	config := dtls12.Config{Name: name, PSK: r.psk, Timeout: limits.Timeout, MTU: limits.MTU, SNIOptional: limits.ServerNameOptional}
+	if r.psk == nil {
+		config.Identity, config.Verify = func() (*tls.Certificate, error) { return identity, nil }, r.verifyNow
+	}
+	server, err := dtls12.NewServer(config)
+	if err != nil {
+		return configErrorf("handshake: %v", err)
+	}
+	if s.dtls, err = dtls12.Listen(address, dtls12.Limits{}); err != nil {
+		return configErrorf("listen.dtls: %v", err)
+	}
+	s.closers = append(s.closers, s.dtls.Close)
+	s.coap = coap.NewServer(coap.Config{Handler: r.handler, Logger: s.log})
+	door := &entrance{log: s.log, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
+		if err := s.coap.ServeConn(ctx, c); err != nil {
+			s.log.Debug("association ended", "error", err)
+		}
+	}}
+	s.entrances = append(s.entrances, door)
+	s.tasks.Go(func() error { return door.acceptDTLS(s.base, s.dtls, server) })
+	s.log.Info("listening", "transport", overDTLS, "address", s.dtls.Addr().String())
+	return nil
+}
+
+func (r role) verifyNow(chain []*x509.Certificate) (muster.Peer, error) {
+	return r.verify(chain, time.Now())
+}
+
+// stop takes no more connections, waits at most drainTime for what has begun, and
+// closes all.
+func (s *service) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var errs []error
+	if s.tls != nil {
+		errs = append(errs, s.tls.Close())
+	}
+	if s.http != nil {
+		errs = append(errs, s.http.Shutdown(ctx))
+	}
+	s.cancel() // associations that are idle end at once, requests under way are answered
+	for _, door := range s.entrances {
+		door.wait(ctx)
+	}
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		if err := s.closers[i](); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, s.tasks.Wait())...)
+}
+
+// sweepEvery calls sweep until the service stops, at once again while there is
+// more to sweep.
+func (s *service) sweepEvery(interval time.Duration, sweep func(ctx context.Context, now time.Time, limit int) (int, error)) {
+	const limit = 200
+	s.tasks.Go(func() error {
+		for {
+			n, err := sweep(s.base, time.Now(), limit)
+			if s.base.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				s.log.Warn("sweep failed", "error", err)
+			}
+			if n < limit || err != nil {
+				if sleep(s.base, interval) != nil {
+					return nil
+				}
+			}
+		}
+	})
+}
+
+// An observer is told what a function has made durable. Its funcs may be nil.
+type observer struct {
+	enrolled func(mef.Enrolment)
+	attached func(c maf.Credential, pskIdentity string)
+}
+
+func (o observer) sawEnrolment(e mef.Enrolment) {
+	if o.enrolled != nil {
+		o.enrolled(e)
+	}
+}
+
+func (o observer) sawAttachment(c maf.Credential, pskIdentity string) {
+	if o.attached != nil {
+		o.attached(c, pskIdentity)
+	}
+}

@@ -1,0 +1,153 @@
+package keyring_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"muster"
+	"muster/enrolee"
+	"muster/enrolee/keyring"
+	"muster/seal"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func open(t *testing.T) (k *keyring.Keyring, path, root string) {
+	t.Helper()
+	path, root = filepath.Join(t.TempDir(), "c"), filepath.Join(t.TempDir(), "root")
+	if err := seal.CreateRoot(root, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	k, err := keyring.Open(path, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = k.Close() })
+	return k, path, root
+}
+
+func credential(digit, fill string) *enrolee.Credential {
+	return &enrolee.Credential{
+		KeID: must(muster.ParseKeID(strings.Repeat(digit, 32) + "@mef.example.com")), MAF: must(muster.ParseFQDN("maf.example.com")),
+		KmID: must(muster.ParseKmID("K" + digit + "@maf.example.com")), Km: must(muster.NewKm([]byte(strings.Repeat(fill, 32)))),
+		Enrolled: time.Unix(1_000_000, 0).UTC(), Expires: time.Unix(2_000_000, 0).UTC(),
+	}
+}
+
+func TestKeepsCredentials(t *testing.T) {
+	k, path, root := open(t)
+	if c, err := k.Load(t.Context()); err != nil || c.Current != nil || c.Next != nil {
+		t.Fatalf("an empty keyring holds %v, %v", c, err)
+	}
+	saved := enrolee.Credentials{Current: credential("1", "a"), Next: credential("2", "b")}
+	saved.Next.KmID = muster.KmID{}
+	for range 2 {
+		if err := k.Save(t.Context(), saved); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := must(keyring.Open(path, root))
+	defer again.Close()
+	got := must(again.Load(t.Context()))
+	for name, pair := range map[string][2]*enrolee.Credential{"current": {got.Current, saved.Current}, "next": {got.Next, saved.Next}} {
+		g, w := pair[0], pair[1]
+		if g.KeID != w.KeID || g.KmID != w.KmID || g.MAF != w.MAF || !g.Km.Equal(w.Km) || !g.Expires.Equal(w.Expires) || !g.Enrolled.Equal(w.Enrolled) {
+			t.Errorf("%s came back as %+v, not %+v", name, g, w)
+		}
+	}
+	entries := must(os.ReadDir(filepath.Dir(path)))
+	if len(entries) != 2 {
+		t.Errorf("%d files are left, not the keyring and its lock", len(entries))
+	}
+}
+
+func TestFileGivesNothingAway(t *testing.T) {
+	k, path, _ := open(t)
+	if err := k.Save(t.Context(), enrolee.Credentials{Current: credential("1", "a")}); err != nil {
+		t.Fatal(err)
+	}
+	octets := must(os.ReadFile(path))
+	if bytes.Contains(octets, []byte("aaaa")) || bytes.Contains(octets, []byte("YWFh")) {
+		t.Error("the key stands in the file")
+	}
+	if mode := must(os.Stat(path)).Mode(); mode != 0o600 {
+		t.Errorf("the mode is %s", mode)
+	}
+}
+
+func TestRefusesForeignFiles(t *testing.T) {
+	k, path, _ := open(t)
+	if err := k.Save(t.Context(), enrolee.Credentials{Current: credential("1", "a"), Next: credential("2", "b")}); err != nil {
+		t.Fatal(err)
+	}
+	whole := must(os.ReadFile(path))
+	var swapped map[string]any
+	if err := json.Unmarshal(whole, &swapped); err != nil {
+		t.Fatal(err)
+	}
+	current, next := swapped["current"].(map[string]any), swapped["next"].(map[string]any)
+	current["km"], next["km"] = next["km"], current["km"]
+	for name, octets := range map[string][]byte{
+		"empty": nil, "truncated": whole[:len(whole)/2], "no JSON": []byte("x"), "another version": []byte(`{"version":2}`),
+		"no data key": []byte(`{"version":1,"current":{}}`), "keys exchanged": must(json.Marshal(swapped)), "too large": make([]byte, 65<<10),
+	} {
+		if err := os.WriteFile(path, octets, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := k.Load(t.Context()); err == nil {
+			t.Errorf("%s: loaded %v", name, c)
+		}
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Load(t.Context()); err != nil {
+		t.Errorf("the whole file: %v", err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Load(t.Context()); err == nil {
+		t.Error("a file that all can read was loaded")
+	}
+}
+
+func TestOneProcessAtATime(t *testing.T) {
+	_, path, root := open(t)
+	if _, err := keyring.Open(path, root); muster.CodeOf(err) != muster.CodeBusy {
+		t.Errorf("a second one was opened: %v", err)
+	}
+}
+
+func TestFailedSaveKeepsTheOldFile(t *testing.T) {
+	k, path, _ := open(t)
+	if err := k.Save(t.Context(), enrolee.Credentials{Current: credential("1", "a")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Dir(path), filepath.Dir(path)+"-moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Save(t.Context(), enrolee.Credentials{}); err == nil {
+		t.Fatal("saved into a folder that is gone")
+	}
+	if err := os.Rename(filepath.Dir(path)+"-moved", filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := k.Load(t.Context()); err != nil || c.Current == nil {
+		t.Errorf("the old credential is gone: %v", err)
+	}
+}

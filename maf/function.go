@@ -1,0 +1,196 @@
+// Package maf is the M2M Authentication Function: it authenticates clients by a
+// Master Credential that it fetches from a MEF within the client's first
+// handshake, and registers them under a KmID (TS-0003 8.3.2.2, 8.8). It knows no
+// socket, clock or file: identities, sessions, times, the Store and the way to
+// the MEFs come in as values.
+package maf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"muster"
+	"muster/primitive"
+	"muster/tef"
+)
+
+// A Config is what a MAF is configured with. Function keeps it; it must not be
+// changed afterwards.
+type Config struct {
+	FQDN muster.FQDN
+	// MEFs are the MEFs whose KeIDs are accepted. No other MEF is ever asked.
+	MEFs []muster.FQDN
+	// KeIDLifetime is how long after the fetch a KeID opens sessions, if the
+	// KmID does not succeed before.
+	KeIDLifetime time.Duration
+	// FetchTimeout bounds the fetch within a handshake, and RefusalMemory is how
+	// long a MEF's refusal is remembered.
+	FetchTimeout  time.Duration
+	RefusalMemory time.Duration
+	// Wire has the names of resources and attributes, and Administrators the
+	// stakeholders for which MAF clients may register.
+	Wire           *primitive.Wire
+	Administrators []muster.FQDN
+}
+
+// A Retriever asks a MEF for the key of a KeID, over this MAF's own mutually
+// authenticated session. It returns a muster.Refusal if the MEF says no, and
+// another error if the MEF cannot be asked. Several goroutines may use it.
+type Retriever interface {
+	RetrieveKey(ctx context.Context, id muster.KeID, usage muster.SUID) (RetrievedKey, error)
+}
+
+// A RetrievedKey is a MEF's answer.
+type RetrievedKey struct {
+	Km        muster.Km
+	EnroleeID muster.EnroleeID
+	Lifetime  time.Duration
+}
+
+// A Function is an M2M Authentication Function. Its methods may be called by many
+// goroutines at once.
+type Function struct {
+	config    Config
+	store     Store
+	retriever Retriever
+	fetches   singleflight.Group
+	refused   refusals
+	service   tef.Service
+}
+
+// New returns a MAF, or an error that says what the configuration lacks.
+func New(config Config, store Store, registrations tef.Store, retriever Retriever) (*Function, error) {
+	switch {
+	case config.FQDN.IsZero() || config.Wire == nil:
+		return nil, errors.New("the MAF has no FQDN or no wire names")
+	case slices.Contains(config.MEFs, config.FQDN):
+		return nil, fmt.Errorf("%s cannot be both the MAF and one of its MEFs: a key identifier would be ambiguous", config.FQDN)
+	case config.KeIDLifetime <= 0 || config.FetchTimeout <= 0:
+		return nil, fmt.Errorf("the KeID lifetime %s or the fetch timeout %s is not positive", config.KeIDLifetime, config.FetchTimeout)
+	}
+	return &Function{config: config, store: store, retriever: retriever, service: tef.Service{
+		Party: tef.MAF(), FQDN: config.FQDN, Wire: config.Wire, Store: registrations, Administrators: config.Administrators,
+	}}, nil
+}
+
+// PSK returns the Master Credential for the psk_identity of a handshake: that of
+// a KmID or KeID in the store, else that of a KeID which it fetches from the MEF
+// and stores. Every refusal must look to the peer like a wrong key.
+//
+// TS-0003 8.3.2.1, 8.8.2.2
+func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (muster.Km, error) {
+	if id, err := muster.ParseKmID(identity); err == nil && id.MAF() == f.config.FQDN {
+		c, err := f.store.CredentialByKmID(ctx, id, now)
+		return c.Km, refuseStore(err, identity)
+	}
+	id, err := muster.ParseKeID(identity)
+	if err != nil {
+		return muster.Km{}, muster.Refuse(muster.CodeKeyUnknown, "the psk_identity is neither a KmID of %s nor a KeID: %w", f.config.FQDN, err)
+	}
+	if !slices.Contains(f.config.MEFs, id.MEF()) {
+		return muster.Km{}, muster.Refuse(muster.CodeMEFNotListed, "%s is of a MEF that is not configured", id)
+	}
+	c, err := f.store.CredentialByKeID(ctx, id, now)
+	if !errors.Is(err, ErrUnknown) {
+		return c.Km, refuseStore(err, identity)
+	}
+	switch retired, err := f.store.Retired(ctx, id, now); {
+	case err != nil:
+		return muster.Km{}, refuseStore(err, identity)
+	case retired:
+		return muster.Km{}, muster.Refuse(muster.CodeKeyRetired, "%s is not used any more", id)
+	case f.refused.has(id, now):
+		return muster.Km{}, muster.Refuse(muster.CodeKeyUnknown, "%s was refused by its MEF a moment ago", id)
+	}
+	return f.fetch(ctx, id, now)
+}
+
+// fetch asks the MEF once for all handshakes that wait for the same KeID, and
+// makes the answer durable. Its deadline is its own: the handshake that happens
+// to be first does not end the fetch for the others.
+func (f *Function) fetch(ctx context.Context, id muster.KeID, now time.Time) (muster.Km, error) {
+	km, err, _ := f.fetches.Do(id.String(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.config.FetchTimeout)
+		defer cancel()
+		key, err := f.retriever.RetrieveKey(ctx, id, muster.SUIDForMAF)
+		if err != nil {
+			if muster.CodeOf(err) == muster.CodeKeyUnknown {
+				f.refused.add(id, now.Add(f.config.RefusalMemory), now)
+			}
+			return muster.Km{}, err
+		}
+		now = now.Truncate(time.Second)
+		err = f.store.PutCredential(ctx, Credential{
+			KmID: key.Km.KmID(f.config.FQDN), KeID: id, EnroleeID: key.EnroleeID, MAF: f.config.FQDN, Km: key.Km,
+			Created: now, Expires: now.Add(key.Lifetime), KeIDUntil: now.Add(min(f.config.KeIDLifetime, key.Lifetime)),
+		})
+		return key.Km, refuseStore(err, id.String())
+	})
+	return km.(muster.Km), err
+}
+
+// Established returns the credential of a session, and retires the KeID and the
+// older credentials of the Enrolee at the KmID's first success. When it returns
+// nil, that is durable and the peer may be answered.
+//
+// TS-0003 8.8.2.2
+func (f *Function) Established(ctx context.Context, session *muster.Session, now time.Time) (Credential, error) {
+	identity := session.Peer.PSKIdentity
+	id, err := muster.ParseKmID(identity)
+	if err != nil || id.MAF() != f.config.FQDN {
+		return f.Credential(ctx, session, now)
+	}
+	if err := f.store.ActivateKmID(ctx, id, now); err != nil {
+		return Credential{}, refuseStore(err, identity)
+	}
+	return f.Credential(ctx, session, now)
+}
+
+// Credential returns the credential by which a session was opened, if it may
+// still be used at now.
+func (f *Function) Credential(ctx context.Context, session *muster.Session, now time.Time) (Credential, error) {
+	identity := session.Peer.PSKIdentity
+	if id, err := muster.ParseKmID(identity); err == nil && id.MAF() == f.config.FQDN {
+		c, err := f.store.CredentialByKmID(ctx, id, now)
+		return c, refuseStore(err, identity)
+	}
+	id, err := muster.ParseKeID(identity)
+	if err != nil {
+		return Credential{}, muster.Refuse(muster.CodeKeyUnknown, "the session has no key identifier: %w", err)
+	}
+	c, err := f.store.CredentialByKeID(ctx, id, now)
+	return c, refuseStore(err, identity)
+}
+
+// Serve answers a request of a MAF client, among them the registration by which
+// it learns its KmID.
+//
+// TS-0003 8.8.2.3
+func (f *Function) Serve(ctx context.Context, session *muster.Session, r *primitive.Request, now time.Time) (*primitive.Response, error) {
+	c, err := f.Credential(ctx, session, now)
+	if err != nil {
+		return nil, err
+	}
+	return f.service.Serve(ctx, tef.Client{
+		Identity: c.EnroleeID.String(), ID: c.EnroleeID, KmID: c.KmID, Expires: c.Expires,
+	}, r, now)
+}
+
+// refuseStore gives a store's sentinels the codes under which they are refused.
+func refuseStore(err error, identity string) error {
+	switch {
+	case errors.Is(err, ErrUnknown):
+		return muster.Refuse(muster.CodeKeyUnknown, "%s: %w", identity, err)
+	case errors.Is(err, ErrConflict):
+		return muster.Refuse(muster.CodeKeyConflict, "%s: %w", identity, err)
+	case errors.Is(err, ErrBusy):
+		return muster.Refuse(muster.CodeBusy, "%w", err)
+	default:
+		return err
+	}
+}

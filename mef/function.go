@@ -1,0 +1,195 @@
+// Package mef is the M2M Enrolment Function: it verifies Enrolees, keeps their
+// Enrolment Keys, and hands each MAF the keys derived for it (TS-0003 8.3.2.2,
+// 8.3.5). It knows no socket, clock or file: sessions, times and the Store come
+// in as values.
+package mef
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"muster"
+	"muster/cert"
+	"muster/primitive"
+	"muster/tef"
+)
+
+// A Config is what a MEF is configured with. Function keeps it; it must not be
+// changed afterwards.
+type Config struct {
+	FQDN          muster.FQDN
+	Derivation    muster.DerivationProfile
+	Profile       cert.Profile        // of the peers' certificates
+	Instructions  []Instruction       // one for each Enrolee
+	MAFs          []Client            // who may fetch keys
+	Intermediates []*x509.Certificate // for peers that send their leaf only
+	// FetchWindow is how long after its first fetch a MAF is given a key again,
+	// and MaxFetches how often in all.
+	FetchWindow time.Duration
+	MaxFetches  int
+	// MaxLive is how many unexpired enrolments an Enrolee may have; one more is
+	// refused, since it suggests a clone.
+	MaxLive int
+	// Wire has the names of resources and attributes, and Administrators the
+	// stakeholders for which MEF clients may register.
+	Wire           *primitive.Wire
+	Administrators []muster.FQDN
+}
+
+// A Function is an M2M Enrolment Function. Its methods may be called by many
+// goroutines at once.
+type Function struct {
+	config   Config
+	register register
+	store    Store
+	service  tef.Service
+}
+
+// New returns a MEF, or an error that names what in the configuration contradicts itself.
+func New(config Config, store Store, registrations tef.Store) (*Function, error) {
+	if config.FQDN.IsZero() || config.Wire == nil {
+		return nil, errors.New("the MEF has no FQDN or no wire names")
+	}
+	if config.FetchWindow <= 0 || config.MaxFetches < 1 || config.MaxLive < 1 {
+		return nil, fmt.Errorf("the fetch window %s, the maximum of %d fetches or of %d live enrolments is not positive",
+			config.FetchWindow, config.MaxFetches, config.MaxLive)
+	}
+	register, err := newRegister(config.Instructions, config.MAFs)
+	if err != nil {
+		return nil, err
+	}
+	return &Function{config, register, store, tef.Service{
+		Party: tef.MEF(), FQDN: config.FQDN, Wire: config.Wire, Store: registrations, Administrators: config.Administrators,
+	}}, nil
+}
+
+// VerifyPeer judges the certificate of an Enrolee or a MAF within its handshake:
+// the name must be one that is pinned, and the chain must end at a root that is
+// pinned with that name. The error is a muster.Refusal.
+//
+// TS-0003 8.1.2.5, 8.3.2.2
+func (f *Function) VerifyPeer(chain []*x509.Certificate, now time.Time) (muster.Peer, error) {
+	if len(chain) == 0 {
+		return muster.Peer{}, muster.Refuse(muster.CodeNoCertificate, "the peer sent no certificate")
+	}
+	names, err := cert.Names(chain[0])
+	if err != nil {
+		return muster.Peer{}, err
+	}
+	for _, name := range names {
+		anchors := f.register.anchors(name)
+		if len(anchors) == 0 {
+			continue
+		}
+		peer, findings := cert.Verify(chain, cert.Trust{
+			Name: name, Anchors: anchors, Intermediates: f.config.Intermediates,
+			Usage: cert.UsageClient, Profile: f.config.Profile,
+		}, now)
+		return peer, findings.Err()
+	}
+	return muster.Peer{}, muster.Refuse(muster.CodeNameUnknown, "no instruction names this certificate; it carries %v", names)
+}
+
+// Established exports and stores the Enrolment Key of an Enrolee's session. When
+// it returns nil, the enrolment is durable and the peer may be answered. The
+// session of a MAF yields no key: its enrolment is zero.
+//
+// TS-0003 8.3.2.2, 8.3.5.2.2
+func (f *Function) Established(ctx context.Context, session *muster.Session, now time.Time) (Enrolment, error) {
+	peer, ok := f.register.find(session.Peer.Name, session.Peer.Anchor)
+	switch {
+	case !ok:
+		return Enrolment{}, muster.Refuse(muster.CodeNameUnknown, "no instruction for %s any more", session.Peer.Name)
+	case peer.instruction == nil:
+		return Enrolment{}, nil
+	}
+	ke, keID, err := muster.EnrolmentKey(session, f.config.FQDN)
+	if errors.Is(err, muster.ErrExported) {
+		return Enrolment{}, muster.Refuse(muster.CodeAlreadyExported, "%w", err)
+	} else if err != nil {
+		return Enrolment{}, err
+	}
+	binding, err := session.Binding()
+	if err != nil {
+		return Enrolment{}, err
+	}
+	now = now.Truncate(time.Second)
+	stored, err := f.store.CreateEnrolment(ctx, Enrolment{
+		KeID: keID, EnroleeID: peer.instruction.EnroleeID, Targets: peer.instruction.Targets,
+		Session: binding, Certificate: session.Peer.Certificate, Ke: ke,
+		Created: now, Expires: now.Add(peer.instruction.Lifetime),
+	}, f.config.MaxLive)
+	return stored, refuseStore(err, keID)
+}
+
+// refuseStore gives a store's sentinels the codes under which they are refused.
+func refuseStore(err error, id muster.KeID) error {
+	switch {
+	case errors.Is(err, ErrConflict):
+		return muster.Refuse(muster.CodeKeyConflict, "%s: %w", id, err)
+	case errors.Is(err, ErrTooMany):
+		return muster.Refuse(muster.CodeCloneSuspected, "%s: %w", id, err)
+	case errors.Is(err, ErrUnknown):
+		return muster.Refuse(muster.CodeKeyUnknown, "%s: %w", id, err)
+	case errors.Is(err, ErrBusy):
+		return muster.Refuse(muster.CodeBusy, "%w", err)
+	default:
+		return err
+	}
+}
+
+// A ProvisionedKey is what a MAF gets for a KeID.
+type ProvisionedKey struct {
+	Km        muster.Km // derived for this MAF alone
+	EnroleeID muster.EnroleeID
+	Lifetime  time.Duration // what remains of it, in whole seconds
+}
+
+// FetchCredential hands the key for a usage to the MAF of a session, which may
+// leave the originator empty but not name another. The refusals for a KeID that
+// is unknown, expired, spent or another MAF's differ in nothing but the detail
+// for the operator.
+//
+// TS-0003 8.3.2.1, 8.3.5.2.8
+func (f *Function) FetchCredential(ctx context.Context, session *muster.Session, originator string, id muster.KeID, usage muster.SUID, now time.Time) (ProvisionedKey, error) {
+	peer, ok := f.register.find(session.Peer.Name, session.Peer.Anchor)
+	switch {
+	case !ok || peer.instruction != nil:
+		return ProvisionedKey{}, muster.Refuse(muster.CodeNotTarget, "%s is not a MAF", session.Peer.Name)
+	case originator != "" && originator != peer.maf.String():
+		return ProvisionedKey{}, muster.Refuse(muster.CodeOriginMismatch, "the originator %q is not %s, which the session authenticated", originator, peer.maf)
+	case usage != muster.SUIDForMAF:
+		return ProvisionedKey{}, muster.Refuse(muster.CodeNotTarget, "%s asked for SUID %s, not %s", peer.maf, usage, muster.SUIDForMAF)
+	case id.MEF() != f.config.FQDN:
+		return ProvisionedKey{}, muster.Refuse(muster.CodeKeyUnknown, "%s is not a KeID of this MEF", id)
+	}
+	stored, err := f.store.FetchEnrolment(ctx, Fetch{
+		KeID: id, MAF: peer.maf, Now: now, Window: f.config.FetchWindow, Max: f.config.MaxFetches,
+	})
+	if err != nil {
+		return ProvisionedKey{}, refuseStore(err, id)
+	}
+	km, err := stored.Ke.MasterCredential(f.config.Derivation, peer.maf)
+	if err != nil {
+		return ProvisionedKey{}, err
+	}
+	return ProvisionedKey{km, stored.EnroleeID, stored.Expires.Sub(now).Truncate(time.Second)}, nil
+}
+
+// Serve answers a request of an Enrolee or a MAF.
+//
+// TS-0003 8.3.5.2
+func (f *Function) Serve(ctx context.Context, session *muster.Session, r *primitive.Request, now time.Time) (*primitive.Response, error) {
+	peer, ok := f.register.find(session.Peer.Name, session.Peer.Anchor)
+	if !ok {
+		return nil, muster.Refuse(muster.CodeNameUnknown, "no instruction for %s any more", session.Peer.Name)
+	}
+	client := tef.Client{Identity: peer.maf.String()}
+	if in := peer.instruction; in != nil {
+		client = tef.Client{Identity: in.EnroleeID.String(), ID: in.EnroleeID, Expires: now.Add(in.Lifetime)}
+	}
+	return f.service.Serve(ctx, client, r, now)
+}
