@@ -11,17 +11,17 @@ import (
 // A Level says what a Finding means for the handshake.
 type Level int
 
-// The levels of findings.
+// The levels of findings, the gravest first: a Finding without a level refuses.
 const (
-	// LevelInfo is worth knowing.
-	LevelInfo Level = iota
+	// LevelError refuses the certificate.
+	LevelError Level = iota
 	// LevelWarning departs from the standard in a way that does not refuse.
 	LevelWarning
-	// LevelError refuses the certificate.
-	LevelError
+	// LevelInfo is worth knowing.
+	LevelInfo
 )
 
-// String returns "info", "warning" or "error".
+// String returns "error", "warning" or "info".
 func (l Level) String() string {
 	switch l {
 	case LevelInfo:
@@ -91,7 +91,7 @@ func (f Findings) failed() bool {
 func (f Findings) demoted() Findings {
 	copied := slices.Clone(f)
 	for i := range copied {
-		copied[i].Level = min(copied[i].Level, LevelWarning)
+		copied[i].Level = max(copied[i].Level, LevelWarning)
 	}
 	return copied
 }

@@ -183,8 +183,6 @@ func (f *pathFinder) diagnose(err error) Findings {
 
 func codeOfReason(reason x509.InvalidReason) muster.Code {
 	switch reason {
-	case x509.Expired:
-		return muster.CodeExpired
 	case x509.IncompatibleUsage, x509.CANotAuthorizedForExtKeyUsage:
 		return muster.CodeExtendedKeyUsage
 	case x509.CANotAuthorizedForThisName, x509.NameConstraintsWithoutSANs, x509.UnconstrainedName, x509.TooManyConstraints:

@@ -2,6 +2,7 @@ package cert_test
 
 import (
 	"bytes"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -171,8 +172,11 @@ func profileOfLeaf() []refused {
 			d.Template.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3}}
 		})},
 		{name: "CA as leaf", code: muster.CodeCAAsLeaf, present: leaf(mustertest.AsAuthority())},
-		{name: "P-384", code: muster.CodeKeyAlgorithm, present: leaf(mustertest.OnP384()), rfc5280: true},
+		{name: "P-384", code: muster.CodeKeyAlgorithm, present: leaf(mustertest.OnCurve(elliptic.P384())), rfc5280: true},
 		{name: "RSA 2048", code: muster.CodeKeyAlgorithm, present: leaf(mustertest.WithRSA(2048)), rfc5280: true},
+		{name: "Ed25519", code: muster.CodeKeyAlgorithm, present: leaf(mustertest.WithEd25519()), rfc5280: true},
+		{name: "P-224", code: muster.CodeKeyAlgorithm, present: leaf(mustertest.OnCurve(elliptic.P224()))},
+		{name: "P-521", code: muster.CodeKeyAlgorithm, present: leaf(mustertest.OnCurve(elliptic.P521()))},
 		{name: "RSA 1024", code: muster.CodeKeyAlgorithm, present: leaf(shortRSA)},
 		{name: "SHA-384", code: muster.CodeSignatureAlgorithm, present: leaf(mustertest.SignedWith(x509.ECDSAWithSHA384)), rfc5280: true},
 		{name: "unknown critical extension", code: muster.CodeCriticalExtension, present: leaf(critical(asn1.ObjectIdentifier{1, 2, 3}, nil))},
@@ -224,7 +228,7 @@ func paths() []refused {
 		{name: "intermediate not yet valid", code: muster.CodeNotYetValid, index: 1, present: under(mustertest.NotYetValid())},
 		{name: "intermediate without authority", code: muster.CodePathInvalid, index: 1, present: under(mustertest.NoAuthority())},
 		{name: "intermediate without keyCertSign", code: muster.CodeKeyUsage, index: 1, present: under(mustertest.KeyUsage(x509.KeyUsageDigitalSignature))},
-		{name: "intermediate on P-384", code: muster.CodeSignatureAlgorithm, present: under(mustertest.OnP384()), rfc5280: true},
+		{name: "intermediate on P-384", code: muster.CodeSignatureAlgorithm, present: under(mustertest.OnCurve(elliptic.P384())), rfc5280: true},
 		{name: "intermediate signed with SHA-384", code: muster.CodeSignatureAlgorithm, index: 1, present: under(mustertest.SignedWith(x509.ECDSAWithSHA384)), rfc5280: true},
 		{name: "intermediate with an unknown critical extension", code: muster.CodeCriticalExtension, index: 1, present: under(critical(asn1.ObjectIdentifier{1, 2, 3}, nil))},
 		{name: "intermediate for other roles", code: muster.CodeExtendedKeyUsage, present: under(mustertest.ExtKeyUsage(x509.ExtKeyUsageServerAuth))},
@@ -241,12 +245,12 @@ func paths() []refused {
 		{name: "loop of issuers", code: muster.CodePathInvalid, index: 1, present: loop},
 		{name: "anchor on P-384", code: muster.CodeSignatureAlgorithm, rfc5280: true,
 			present: func(t *testing.T, p *mustertest.PKI) *mustertest.Identity {
-				p.Root = p.NewRoot(t, "P-384 Root", mustertest.OnP384())
+				p.Root = p.NewRoot(t, "P-384 Root", mustertest.OnCurve(elliptic.P384()))
 				return issuedBy(t, p, p.Root)
 			}},
 		{name: "anchor on P-384 signing with SHA-256", code: muster.CodeKeyAlgorithm, index: cert.NoIndex, rfc5280: true,
 			present: func(t *testing.T, p *mustertest.PKI) *mustertest.Identity {
-				p.Root = p.NewRoot(t, "P-384 Root", mustertest.OnP384())
+				p.Root = p.NewRoot(t, "P-384 Root", mustertest.OnCurve(elliptic.P384()))
 				return p.NewLeaf(t, p.Root, []muster.CertName{mustertest.Name(t, muster.FlavourFQDN, "device.example")}, nil,
 					mustertest.SignedWith(x509.ECDSAWithSHA256))
 			}},
@@ -261,10 +265,22 @@ func paths() []refused {
 				p.Root = &mustertest.Authority{Certificate: identity.Leaf()}
 				return identity
 			}},
+		{name: "intermediate revoked", code: muster.CodeRevoked, index: 1, present: leaf(),
+			trust: func(_ *mustertest.PKI, trust *cert.Trust) {
+				trust.Status = func([]*x509.Certificate) cert.Findings {
+					return cert.Findings{{Code: muster.CodeRevoked, Certificate: 1, Detail: "it is on the list"}}
+				}
+			}},
+		{name: "anchor withdrawn", code: muster.CodeRevoked, index: cert.NoIndex, present: leaf(),
+			trust: func(_ *mustertest.PKI, trust *cert.Trust) {
+				trust.Status = func(path []*x509.Certificate) cert.Findings {
+					return cert.Findings{{Code: muster.CodeRevoked, Certificate: len(path) - 1, Detail: "it is on the list"}}
+				}
+			}},
 		{name: "revoked", code: muster.CodeRevoked, present: leaf(),
 			trust: func(_ *mustertest.PKI, trust *cert.Trust) {
 				trust.Status = func([]*x509.Certificate) cert.Findings {
-					return cert.Findings{{Code: muster.CodeRevoked, Level: cert.LevelError, Detail: "it is on the list"}}
+					return cert.Findings{{Code: muster.CodeRevoked, Detail: "it is on the list"}}
 				}
 			}},
 	}

@@ -61,8 +61,9 @@ type Trust struct {
 	// Profile is the set of rules for all certificates in the path.
 	Profile Profile
 	// Status, if not nil, is asked about a path that is valid otherwise
-	// (TS-0003 8.1.2.2): the leaf first, the anchor last. What it finds is
-	// added; an error refuses. It may block; Verify calls it once.
+	// (TS-0003 8.1.2.2): the leaf first, the anchor last. What it finds, with
+	// indices into the path, is added; an error refuses. It may block; Verify
+	// calls it once.
 	Status func(path []*x509.Certificate) Findings
 }
 
@@ -117,7 +118,8 @@ func verify(chain []*x509.Certificate, trust Trust, now time.Time, thorough bool
 		return muster.Peer{}, findings
 	}
 	if trust.Status != nil {
-		if findings = append(findings, trust.Status(path)...); findings.failed() {
+		findings = append(findings, statusOf(path, chain, trust)...)
+		if findings.failed() {
 			return muster.Peer{}, findings
 		}
 	}
@@ -126,6 +128,20 @@ func verify(chain []*x509.Certificate, trust Trust, now time.Time, thorough bool
 		Anchor:      muster.DigestOf(path[len(path)-1].RawSubjectPublicKeyInfo),
 		Certificate: muster.DigestOf(leaf.Raw),
 	}, findings
+}
+
+// statusOf asks for the status of a path and turns the indices in the answer
+// into those of the presented chain.
+func statusOf(path, chain []*x509.Certificate, trust Trust) Findings {
+	found := slices.Clone(trust.Status(path))
+	for i := range found {
+		index := NoIndex
+		if n := found[i].Certificate; n >= 0 && n < len(path) {
+			index = slices.IndexFunc(chain, path[n].Equal)
+		}
+		found[i].Certificate = index
+	}
+	return found
 }
 
 // capsOf holds a chain against the caps.

@@ -286,3 +286,24 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	})
 }
+
+func TestVerifyWarns(t *testing.T) {
+	t.Parallel()
+	p := mustertest.NewPKI(t)
+	name := mustertest.DeviceName(t, 1)
+	trust := p.Trust(name, cert.UsageClient)
+	plain := p.NewIntermediate(t, p.Root, "As Most Are", mustertest.KeyUsage(x509.KeyUsageCertSign|x509.KeyUsageCRLSign))
+	for _, c := range []struct {
+		what     string
+		identity *mustertest.Identity
+		code     muster.Code
+		index    int
+	}{
+		{"authority without digitalSignature", p.NewLeaf(t, plain, []muster.CertName{name}, nil), muster.CodeKeyUsage, 1},
+		{"leaf with keyCertSign", p.Enrolee(t, name, mustertest.KeyUsage(x509.KeyUsageDigitalSignature|x509.KeyUsageCertSign)), muster.CodeKeyUsage, 0},
+	} {
+		if findings := accepted(t, p, c.identity, trust); !warned(findings, c.code, c.index) {
+			t.Errorf("%s: %v", c.what, findings)
+		}
+	}
+}

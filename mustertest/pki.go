@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -238,6 +237,5 @@ func (p *PKI) draft(t testing.TB, template *x509.Certificate, flaws []Flaw) *Dra
 	if draft.Key == nil {
 		draft.Key = NewKey(t)
 	}
-	draft.Template.ExtraExtensions = slices.Clip(draft.Template.ExtraExtensions)
 	return draft
 }

@@ -3,6 +3,7 @@ package mustertest
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -140,10 +141,21 @@ func WithKey(key crypto.Signer) Flaw {
 	return func(_ testing.TB, d *Draft) { d.Key = key }
 }
 
-// OnP384 uses a new key on P-384.
-func OnP384() Flaw {
+// OnCurve uses a new key on another curve.
+func OnCurve(curve elliptic.Curve) Flaw {
 	return func(t testing.TB, d *Draft) {
-		key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Key = key
+	}
+}
+
+// WithEd25519 uses a new Ed25519 key.
+func WithEd25519() Flaw {
+	return func(t testing.TB, d *Draft) {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
