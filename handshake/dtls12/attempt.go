@@ -118,7 +118,7 @@ func (a *attempt) clientKey([]byte) ([]byte, error) {
 // tree.
 func (a *attempt) run(w *wire, conn *dtls.Conn) (*handshake.Conn, error) {
 	err := conn.HandshakeContext(a.ctx)
-	if err == nil {
+	if err == nil || finished(conn) {
 		var session *muster.Session
 		if session, err = a.session(conn, w); err == nil {
 			w.passing.Store(true)
@@ -128,6 +128,19 @@ func (a *attempt) run(w *wire, conn *dtls.Conn) (*handshake.Conn, error) {
 	_ = conn.Close()
 	_ = w.PacketConn.Close()
 	return nil, fmt.Errorf("handshake with %v: %w", w.peer, a.classify(err, w))
+}
+
+// finished reports whether a handshake was complete in spite of its error: pion
+// returns the peer's close_notify instead of success if it follows at once. The
+// peer that sent it has its Session, so this side has one, too. That a state can
+// be marshalled is how pion tells that it is complete.
+func finished(conn *dtls.Conn) bool {
+	state, ok := conn.ConnectionState()
+	if !ok {
+		return false
+	}
+	_, err := state.MarshalBinary()
+	return err == nil
 }
 
 // session checks what holds after the handshake.

@@ -133,4 +133,30 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// TestPeerClosesAtOnce has clients that need nothing but the key: when they have
+// it, so has the server, although a close_notify races with its success.
+func TestPeerClosesAtOnce(t *testing.T) {
+	t.Parallel()
+	serverConfig, clientConfig := keyConfig(t)
+	server, client := newServer(t, serverConfig), newClient(t, clientConfig)
+	for range 300 {
+		near, far := mustertest.NewLossyPair(mustertest.Loss{})
+		ended := make(chan result)
+		go func() {
+			conn, err := server.Handshake(t.Context(), far, near.LocalAddr())
+			ended <- result{conn, err}
+		}()
+		conn, err := client.Handshake(t.Context(), near, far.LocalAddr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+		r := <-ended
+		if !bytes.Equal(export(t, r), export(t, result{conn, err})) {
+			t.Fatal("the exports differ")
+		}
+		_ = r.conn.Close()
+	}
+}
+
 var _ net.Conn = (*handshake.Conn)(nil)
