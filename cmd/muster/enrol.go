@@ -20,6 +20,7 @@ import (
 func newEnrolCommand() *cobra.Command {
 	var file string
 	var renew, asJSON, stay bool
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "enrol --config FILE",
 		Short: "Enrol a device at its MEF and attach it to its MAF",
@@ -41,12 +42,7 @@ command prints identifiers and the time of expiry, and never a key.`,
 			if stay {
 				return maintain(cmd.Context(), device, cmd.OutOrStdout(), asJSON)
 			}
-			if renew {
-				if _, err := device.Enrol(cmd.Context()); err != nil {
-					return err
-				}
-			}
-			attachment, err := device.Ensure(cmd.Context())
+			attachment, err := attach(cmd.Context(), device, renew, wait)
 			if err != nil {
 				return err
 			}
@@ -56,8 +52,32 @@ command prints identifiers and the time of expiry, and never a key.`,
 	configFlag(cmd, &file)
 	cmd.Flags().BoolVar(&renew, "renew", false, "enrol anew even if the device has a usable credential")
 	cmd.Flags().BoolVar(&stay, "stay", false, "keep the device enrolled until SIGTERM, enrolling again before expiry")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "try again for this long while the other side does not answer")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
+}
+
+// attach repeats what fails for want of an answer, until its time is over.
+func attach(ctx context.Context, device *enrolee.Enrolee, renew bool, wait time.Duration) (*enrolee.Attachment, error) {
+	const pause = 500 * time.Millisecond
+	for until := time.Now().Add(wait); ; {
+		attachment, err := attachOnce(ctx, device, renew)
+		if err == nil || exitCode(err) != exitUnreachable || !time.Now().Before(until) {
+			return attachment, err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func attachOnce(ctx context.Context, device *enrolee.Enrolee, renew bool) (*enrolee.Attachment, error) {
+	if renew {
+		if _, err := device.Enrol(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return device.Ensure(ctx)
 }
 
 // newEnrolee assembles a device, which checks its configuration.

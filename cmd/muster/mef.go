@@ -135,7 +135,7 @@ func mefRole(function *mef.Function, log *slog.Logger, seen observer) role {
 				logRefusal(log, "fetch refused", err)
 				return binding.Credential{}, err
 			}
-			log.Info("fetched", "keid", r.KeID, "enrolee", key.EnroleeID, "maf", s.Peer.Name)
+			log.Info("fetched", "keid", r.KeID, "enrolee", key.EnroleeID, "maf", s.Peer.Name.Text)
 			return binding.Credential(key), nil
 		},
 	}

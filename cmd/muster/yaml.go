@@ -90,7 +90,12 @@ func checkNode(node *yaml.Node, want reflect.Type) []string {
 		}
 		return problems
 	default:
-		return checkScalar(node, func([]byte) error { return node.Decode(reflect.New(want).Interface()) })
+		return checkScalar(node, func(text []byte) error {
+			if node.Decode(reflect.New(want).Interface()) != nil {
+				return fmt.Errorf("%q is not of the kind %s", text, want.Kind())
+			}
+			return nil
+		})
 	}
 }
 
