@@ -1,0 +1,14 @@
+package mustertest_test
+
+import (
+	"testing"
+
+	"muster/mustertest"
+)
+
+func openMemory(testing.TB) (*mustertest.Memory, func() *mustertest.Memory) {
+	m := mustertest.NewMemory()
+	return m, func() *mustertest.Memory { return m }
+}
+
+func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, openMemory) }

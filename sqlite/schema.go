@@ -1,0 +1,137 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// applicationID marks a file as a database of Muster: "MSTR".
+const applicationID = 0x4d535452
+
+// States of an enrolment and of a credential. From stateErased on, the key is
+// gone and the row is a tombstone.
+const (
+	stateIssued     = 1
+	stateDelivered  = 2 // fetched by its MAF; of a credential: used by its KmID
+	stateErased     = 3
+	stateSuperseded = 4 // by a newer one of the Enrolee
+	stateExpired    = 5
+)
+
+// migrations returns the steps from each version of the schema to the next; the
+// first makes version 1 of an empty file. user_version counts them.
+//
+// A KeID is kept as its 16 octets and the MEF's FQDN in ASCII, times as Unix
+// seconds. The column data_key numbers the key that seals the row's, and is NULL
+// with it.
+func migrations() []string {
+	return []string{`
+CREATE TABLE data_key (
+	id INTEGER PRIMARY KEY,
+	wrapped BLOB NOT NULL,
+	created INTEGER NOT NULL,
+	seals INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE enrolment (
+	ke_id BLOB NOT NULL,
+	maf_id TEXT NOT NULL,
+	enrolee_id TEXT NOT NULL,
+	generation INTEGER NOT NULL,
+	session BLOB NOT NULL,
+	certificate BLOB NOT NULL,
+	data_key INTEGER REFERENCES data_key,
+	sealed BLOB,
+	state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
+	created INTEGER NOT NULL,
+	expires INTEGER NOT NULL,
+	fetched_at INTEGER,
+	fetches INTEGER NOT NULL DEFAULT 0,
+	PRIMARY KEY (ke_id, maf_id),
+	UNIQUE (enrolee_id, generation, maf_id),
+	CHECK ((sealed IS NULL) = (state >= 3)),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+) STRICT;
+CREATE INDEX enrolment_expiry ON enrolment (state, expires);
+CREATE INDEX enrolment_window ON enrolment (fetched_at) WHERE state = 2;
+
+CREATE TABLE credential (
+	ke_id BLOB NOT NULL PRIMARY KEY,
+	km_id TEXT NOT NULL UNIQUE,
+	enrolee_id TEXT NOT NULL,
+	generation INTEGER NOT NULL,
+	maf_id TEXT NOT NULL,
+	data_key INTEGER REFERENCES data_key,
+	sealed BLOB,
+	state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
+	created INTEGER NOT NULL,
+	expires INTEGER NOT NULL,
+	ke_id_until INTEGER NOT NULL,
+	UNIQUE (enrolee_id, generation),
+	CHECK ((sealed IS NULL) = (state >= 3)),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+) STRICT;
+CREATE INDEX credential_expiry ON credential (state, expires);
+
+CREATE TABLE registration (
+	function TEXT NOT NULL,
+	id TEXT NOT NULL,
+	client_id TEXT NOT NULL,
+	admin_fqdn TEXT NOT NULL,
+	labels TEXT NOT NULL,
+	km_id TEXT NOT NULL,
+	created INTEGER NOT NULL,
+	modified INTEGER NOT NULL,
+	expires INTEGER NOT NULL,
+	PRIMARY KEY (function, id)
+) STRICT;
+CREATE INDEX registration_expiry ON registration (expires);
+`}
+}
+
+// create makes the schema and the first data key in one transaction.
+func create(ctx context.Context, db *sql.DB, wrapped []byte, now time.Time) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
+		return err
+	}
+	if err := migrate(ctx, conn, migrations()); err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (1, ?, ?, 0)", wrapped, now.Unix())
+	return err
+}
+
+// migrate brings a database of Muster to the newest version, each step in a
+// transaction of its own.
+func migrate(ctx context.Context, conn *sql.Conn, steps []string) error {
+	var id, version int
+	if err := conn.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return identify(err)
+	}
+	if id != applicationID {
+		return fmt.Errorf("%w: its application id is %#x", ErrForeign, id)
+	}
+	if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version > len(steps) {
+		return fmt.Errorf("%w: schema %d, and this Muster knows %d", ErrNewer, version, len(steps))
+	}
+	for ; version < len(steps); version++ {
+		step := fmt.Sprintf("BEGIN IMMEDIATE;%s;PRAGMA user_version = %d;COMMIT", steps[version], version+1)
+		if _, err := conn.ExecContext(ctx, step); err != nil {
+			// The first error says what is wrong; a rollback that finds no
+			// transaction adds nothing to it.
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+			return fmt.Errorf("bring the schema from version %d to %d: %w", version, version+1, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// A preparer is a connection, or a pool of them.
+type preparer interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
+
+// A statement is an SQL text and where its prepared form goes.
+type statement struct {
+	prepared **sql.Stmt
+	text     string
+}
+
+func prepare(ctx context.Context, on preparer, statements []statement) (err error) {
+	for _, s := range statements {
+		if *s.prepared, err = on.PrepareContext(ctx, s.text); err != nil {
+			return fmt.Errorf("prepare %q: %w", s.text, err)
+		}
+	}
+	return nil
+}
+
+// writeStatements run on the writer's connection.
+type writeStatements struct {
+	begin, end, rollback *sql.Stmt
+
+	enrolmentRows, enrolleeState, insertEnrolment, supersedeEnrolment *sql.Stmt
+	fetchEnrolment, eraseOlderEnrolments, eraseEnrolment              *sql.Stmt
+	forgetEnrolments, expireEnrolments, closeWindows                  *sql.Stmt
+
+	credentialRows, insertCredential, activateKmID, retireOlder *sql.Stmt
+	forgetCredentials, expireCredentials                        *sql.Stmt
+
+	putRegistration, deleteRegistration, sweepRegistrations *sql.Stmt
+}
+
+func (w *writeStatements) prepare(ctx context.Context, on preparer) error {
+	return prepare(ctx, on, w.all())
+}
+
+// all lists the statements. A unary plus keeps a column out of the choice of an
+// index: the index on (state, expires) is for sweeping alone.
+func (w *writeStatements) all() []statement {
+	return []statement{
+		{&w.begin, "BEGIN IMMEDIATE"},
+		{&w.end, "COMMIT"},
+		{&w.rollback, "ROLLBACK"},
+
+		{&w.enrolmentRows, `SELECT maf_id, enrolee_id, generation, session, certificate, data_key, sealed, created, expires
+			FROM enrolment WHERE ke_id = ? ORDER BY maf_id`},
+		{&w.enrolleeState, `SELECT coalesce(max(generation), 0), count(DISTINCT CASE WHEN expires > ? THEN generation END)
+			FROM enrolment WHERE enrolee_id = ?`},
+		{&w.insertEnrolment, `INSERT INTO enrolment
+			(ke_id, maf_id, enrolee_id, generation, session, certificate, data_key, sealed, state, created, expires)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)`},
+		{&w.supersedeEnrolment, `UPDATE enrolment SET state = 4, sealed = NULL, data_key = NULL
+			WHERE enrolee_id = ? AND maf_id = ? AND +state = 1`},
+		{&w.fetchEnrolment, `UPDATE enrolment SET state = 2, fetches = fetches + 1, fetched_at = coalesce(fetched_at, ?3)
+			WHERE ke_id = ?1 AND maf_id = ?2 AND +state IN (1, 2) AND expires > ?3
+			AND (fetched_at IS NULL OR ?3 <= fetched_at + ?4) AND fetches < ?5
+			RETURNING enrolee_id, generation, session, certificate, data_key, sealed, created, expires`},
+		{&w.eraseOlderEnrolments, `UPDATE enrolment SET state = 4, sealed = NULL, data_key = NULL
+			WHERE enrolee_id = ? AND generation < ? AND maf_id = ? AND +state IN (1, 2)`},
+		{&w.eraseEnrolment, `UPDATE enrolment
+			SET state = CASE WHEN state IN (1, 2) THEN 3 ELSE state END, sealed = NULL, data_key = NULL
+			WHERE ke_id = ? AND maf_id = ?`},
+		{&w.forgetEnrolments, `DELETE FROM enrolment WHERE rowid IN (
+			SELECT rowid FROM enrolment WHERE state IN (1, 2, 3, 4, 5) AND expires <= ? LIMIT ?)`},
+		{&w.expireEnrolments, `UPDATE enrolment SET state = 5, sealed = NULL, data_key = NULL WHERE rowid IN (
+			SELECT rowid FROM enrolment WHERE state IN (1, 2) AND expires <= ? LIMIT ?)`},
+		{&w.closeWindows, `UPDATE enrolment SET state = 3, sealed = NULL, data_key = NULL WHERE rowid IN (
+			SELECT rowid FROM enrolment WHERE state = 2 AND fetched_at < ? LIMIT ?)`},
+
+		{&w.credentialRows, `SELECT ke_id, km_id, enrolee_id, maf_id, data_key, sealed, expires
+			FROM credential WHERE ke_id = ?1 OR km_id = ?2`},
+		{&w.insertCredential, `INSERT INTO credential
+			(ke_id, km_id, enrolee_id, generation, maf_id, data_key, sealed, state, created, expires, ke_id_until)
+			SELECT ?1, ?2, ?3, coalesce(max(generation), 0) + 1, ?4, ?5, ?6, 1, ?7, ?8, ?9 FROM credential WHERE enrolee_id = ?3`},
+		{&w.activateKmID, `UPDATE credential SET state = 2, ke_id_until = min(ke_id_until, ?2)
+			WHERE km_id = ?1 AND +state IN (1, 2) AND expires > ?2 RETURNING enrolee_id, generation`},
+		{&w.retireOlder, `UPDATE credential SET state = 4, sealed = NULL, data_key = NULL, ke_id_until = min(ke_id_until, ?3)
+			WHERE enrolee_id = ?1 AND generation < ?2 AND +state IN (1, 2)`},
+		{&w.forgetCredentials, `DELETE FROM credential WHERE rowid IN (
+			SELECT rowid FROM credential WHERE state IN (1, 2, 3, 4, 5) AND expires <= ? LIMIT ?)`},
+		{&w.expireCredentials, `UPDATE credential SET state = 5, sealed = NULL, data_key = NULL WHERE rowid IN (
+			SELECT rowid FROM credential WHERE state IN (1, 2) AND expires <= ? LIMIT ?)`},
+
+		{&w.putRegistration, `INSERT INTO registration
+			(function, id, client_id, admin_fqdn, labels, km_id, created, modified, expires)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (function, id) DO UPDATE SET labels = excluded.labels, km_id = excluded.km_id,
+				modified = excluded.modified, expires = excluded.expires
+			WHERE client_id = excluded.client_id AND admin_fqdn = excluded.admin_fqdn
+			RETURNING created`},
+		{&w.deleteRegistration, "DELETE FROM registration WHERE function = ? AND id = ?"},
+		{&w.sweepRegistrations, `DELETE FROM registration WHERE rowid IN (
+			SELECT rowid FROM registration WHERE expires <= ? LIMIT ?)`},
+	}
+}
+
+// readStatements run on any of the reading connections.
+type readStatements struct {
+	credentialByKeID, credentialByKmID, activated, keIDRetired *sql.Stmt
+
+	registration *sql.Stmt
+}
+
+func (r *readStatements) prepare(ctx context.Context, on preparer) error {
+	return prepare(ctx, on, r.all())
+}
+
+func (r *readStatements) all() []statement {
+	const credential = `SELECT ke_id, km_id, enrolee_id, maf_id, data_key, sealed, created, expires, ke_id_until FROM credential `
+	return []statement{
+		{&r.credentialByKeID, credential + "WHERE ke_id = ?1 AND +state = 1 AND expires > ?2 AND ke_id_until > ?2"},
+		{&r.credentialByKmID, credential + "WHERE km_id = ?1 AND +state IN (1, 2) AND expires > ?2"},
+		{&r.activated, "SELECT 1 FROM credential WHERE km_id = ?1 AND +state = 2 AND expires > ?2"},
+		{&r.keIDRetired, "SELECT NOT (state = 1 AND expires > ?2 AND ke_id_until > ?2) FROM credential WHERE ke_id = ?1"},
+
+		{&r.registration, `SELECT client_id, admin_fqdn, labels, km_id, created, modified, expires
+			FROM registration WHERE function = ? AND id = ? AND expires > ?`},
+	}
+}

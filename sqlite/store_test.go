@@ -1,0 +1,57 @@
+package sqlite_test
+
+import (
+	"crypto/rand"
+	"path/filepath"
+	"testing"
+
+	"muster/mustertest"
+	"muster/seal"
+	"muster/sqlite"
+)
+
+func sealer(t testing.TB) *seal.Sealer {
+	t.Helper()
+	root, err := seal.NewRoot(make([]byte, seal.RootSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seal.New(root, rand.Reader)
+}
+
+// create makes a database in a temporary folder and returns its path.
+func create(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "muster.db")
+	if err := sqlite.Create(t.Context(), path, sealer(t)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func openAt(t testing.TB, path string) *sqlite.Store {
+	t.Helper()
+	store, err := sqlite.Open(t.Context(), path, sealer(t), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return store
+}
+
+func open(t testing.TB) (*sqlite.Store, func() *sqlite.Store) {
+	path := create(t)
+	store := openAt(t, path)
+	return store, func() *sqlite.Store {
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return openAt(t, path)
+	}
+}
+
+func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, open) }
