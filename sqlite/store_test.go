@@ -55,3 +55,5 @@ func open(t testing.TB) (*sqlite.Store, func() *sqlite.Store) {
 }
 
 func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, open) }
+func TestMAFStore(t *testing.T) { mustertest.MAFStore(t, open) }
+func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, open) }
