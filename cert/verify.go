@@ -174,6 +174,8 @@ func matchName(leaf *x509.Certificate, entries []altName, trust Trust) Findings 
 	}
 	names := namesIn(entries)
 	switch {
+	case trust.Name.IsZero() && len(names) == 0 && leaf.Subject.CommonName != "":
+		f.add(LevelError, muster.CodeNameOnlyInCN, 0, "its subjectAltName has no name; the common name %s is none", quote(leaf.Subject.CommonName))
 	case trust.Name.IsZero():
 		f.add(LevelError, muster.CodeNameUnknown, 0, "no name is configured; the certificate has %s", list(names))
 	case trust.Name.Flavour == muster.FlavourRawKey:

@@ -90,7 +90,14 @@ func (f *Function) VerifyPeer(chain []*x509.Certificate, now time.Time) (muster.
 		}, now)
 		return peer, findings.Err()
 	}
-	return muster.Peer{}, muster.Refuse(muster.CodeNameUnknown, "no instruction names this certificate; it carries %v", names)
+	return muster.Peer{}, f.refuseUnknown(chain, now)
+}
+
+// refuseUnknown says why no instruction names the certificate, by the same rules
+// that judge one that is named.
+func (f *Function) refuseUnknown(chain []*x509.Certificate, now time.Time) error {
+	_, findings := cert.Verify(chain, cert.Trust{Usage: cert.UsageClient, Profile: f.config.Profile}, now)
+	return findings.Err()
 }
 
 // Established exports and stores the Enrolment Key of an Enrolee's session. When
