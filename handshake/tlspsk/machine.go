@@ -76,7 +76,7 @@ type machine struct {
 func newMachine(config *Config, client bool) *machine {
 	m := &machine{config: config, client: client, transcript: sha256.New()}
 	if client {
-		m.state = awaitServerHello
+		m.state, m.identity = awaitServerHello, config.PSKIdentity
 	}
 	return m
 }
@@ -155,7 +155,7 @@ func (m *machine) receiveAlert(content []byte) (event, error) {
 	}
 	level, a := content[0], alert(content[1])
 	switch {
-	case a == alertCloseNotify && m.state == established && len(m.handshake) == 0:
+	case a == alertCloseNotify && m.state == established:
 		m.state = closed
 		return peerClosed, nil
 	case a == alertCloseNotify || level == levelFatal:
@@ -199,12 +199,15 @@ func (m *machine) receiveApplicationData(content []byte) (event, error) {
 // the peer has to wait for this side or to change keys, no octet may follow.
 func (m *machine) receiveHandshake(content []byte) (event, error) {
 	m.handshake = append(m.handshake, content...)
-	for len(m.handshake) >= messageHeaderSize {
+	for len(m.handshake) > 0 {
 		typ := messageType(m.handshake[0])
-		length := int(m.handshake[1])<<16 | int(m.handshake[2])<<8 | int(m.handshake[3])
 		if !m.expects(typ) {
 			return needOctets, m.unexpected(typ)
 		}
+		if len(m.handshake) < messageHeaderSize {
+			return needOctets, nil
+		}
+		length := int(m.handshake[1])<<16 | int(m.handshake[2])<<8 | int(m.handshake[3])
 		if length > maxMessage {
 			return needOctets, failed(alertIllegalParameter, "a handshake message of %d octets", length)
 		}

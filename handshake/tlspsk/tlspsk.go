@@ -128,7 +128,7 @@ func (c Config) Format(f fmt.State, _ rune) {
 
 // A Server accepts the handshakes of clients. It may be used by several
 // goroutines.
-type Server struct{ config *Config }
+type Server struct{ fresh func() *machine }
 
 // NewServer returns a Server. The configuration needs Name and PSK.
 func NewServer(config Config) (*Server, error) {
@@ -139,7 +139,7 @@ func NewServer(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{c}, nil
+	return &Server{func() *machine { return newMachine(c, false) }}, nil
 }
 
 // Handshake takes the server's part on a fresh connection and returns when both
@@ -149,11 +149,12 @@ func NewServer(config Config) (*Server, error) {
 // key that is not found has the code of the error of Config.PSK, or
 // muster.CodeKeyUnknown, while the client sees bad_record_mac as for a wrong key.
 func (s *Server) Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error) {
-	return establish(ctx, conn, newMachine(s.config, false))
+	return establish(ctx, conn, s.fresh())
 }
 
 // A Client makes handshakes with a server. It may be used by several goroutines.
-type Client struct{ config *Config }
+// It keeps its key in a function, where no format verb finds it.
+type Client struct{ fresh func() *machine }
 
 // NewClient returns a Client. The configuration needs Name, PSKIdentity and Key,
 // of which a copy is kept.
@@ -170,7 +171,7 @@ func NewClient(config Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{c}, nil
+	return &Client{func() *machine { return newMachine(c, true) }}, nil
 }
 
 // Handshake takes the client's part on a fresh connection and returns when both
@@ -178,7 +179,5 @@ func NewClient(config Config) (*Client, error) {
 // own psk_identity, which is what names the key that the server has proved to
 // hold. Errors are as for a Server.
 func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error) {
-	m := newMachine(c.config, true)
-	m.identity = c.config.PSKIdentity
-	return establish(ctx, conn, m)
+	return establish(ctx, conn, c.fresh())
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"testing"
 
@@ -92,7 +91,6 @@ func newSide(t testing.TB, c Config, client bool) *side {
 	m := newMachine(complete(t, c), client)
 	s := &side{machine: m}
 	if client {
-		m.identity = m.config.PSKIdentity
 		s.err = m.start()
 	}
 	return s
@@ -195,5 +193,3 @@ func loopback(t testing.TB) (client, server net.Conn) {
 	t.Cleanup(func() { client.Close(); server.Close() })
 	return client, server
 }
-
-var _ io.Reader = (*counter)(nil)
