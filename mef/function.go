@@ -90,14 +90,17 @@ func (f *Function) VerifyPeer(chain []*x509.Certificate, now time.Time) (muster.
 		}, now)
 		return peer, findings.Err()
 	}
-	return muster.Peer{}, f.refuseUnknown(chain, now)
+	return muster.Peer{}, f.refuseUnknown(chain, names, now)
 }
 
 // refuseUnknown says why no instruction names the certificate, by the same rules
 // that judge one that is named.
-func (f *Function) refuseUnknown(chain []*x509.Certificate, now time.Time) error {
+func (f *Function) refuseUnknown(chain []*x509.Certificate, names []muster.CertName, now time.Time) error {
 	_, findings := cert.Verify(chain, cert.Trust{Usage: cert.UsageClient, Profile: f.config.Profile}, now)
-	return findings.Err()
+	if err := findings.Err(); muster.CodeOf(err) != muster.CodeNameUnknown {
+		return err
+	}
+	return muster.Refuse(muster.CodeNameUnknown, "no instruction names this certificate; it carries %v", names)
 }
 
 // Established exports and stores the Enrolment Key of an Enrolee's session. When
