@@ -37,19 +37,18 @@ func echo(_ context.Context, _ *muster.Session, r *primitive.Request) (*primitiv
 	return &primitive.Response{Status: primitive.OK, Content: sized(size)}, nil
 }
 
-// sized returns content whose JSON has size octets and tells its own positions.
+// sized returns content whose JSON has size octets, in which each group of seven
+// digits tells its place.
 func sized(size int) primitive.Content {
 	const frame = len(`{"sec:macr":""}`)
-	var list []any
 	text := strings.Builder{}
 	for i := 0; text.Len() < size-frame; i++ {
 		fmt.Fprintf(&text, "%06d.", i)
 	}
-	_ = list
 	return primitive.RawContent(primitive.JSON, []byte(`{"sec:macr":"`+text.String()[:max(size-frame, 0)]+`"}`))
 }
 
-func serve(t *testing.T, h primitive.Handler, conn *handshake.Conn) {
+func serve(t testing.TB, h primitive.Handler, conn *handshake.Conn) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	server := coap.NewServer(coap.Config{Handler: h, Logger: slog.New(slog.DiscardHandler)})

@@ -39,7 +39,7 @@ const (
 	CodeChanged              Code = 2<<5 | 4
 	CodeContent              Code = 2<<5 | 5
 	CodeContinue             Code = 2<<5 | 31
-	CodeBadRequest           Code = 4<<5 | 0
+	CodeBadRequest           Code = 4 << 5
 	CodeBadOption            Code = 4<<5 | 2
 	CodeForbidden            Code = 4<<5 | 3
 	CodeNotFound             Code = 4<<5 | 4
@@ -48,7 +48,7 @@ const (
 	CodeEntityIncomplete     Code = 4<<5 | 8
 	CodeEntityTooLarge       Code = 4<<5 | 13
 	CodeUnsupportedFormat    Code = 4<<5 | 15
-	CodeInternalServerError  Code = 5<<5 | 0
+	CodeInternalServerError  Code = 5 << 5
 	CodeNotImplemented       Code = 5<<5 | 1
 	CodeGatewayTimeout       Code = 5<<5 | 4
 	CodeProxyingNotSupported Code = 5<<5 | 5

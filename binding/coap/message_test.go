@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"muster/binding/coap"
+	"muster/primitive"
 )
 
 func octets(t testing.TB, digits string) []byte {
@@ -85,6 +86,38 @@ func TestMessageMalformed(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, m, err)
 		}
 	}
+}
+
+// Whatever a peer sends, its connection stays in service.
+func FuzzServer(f *testing.F) {
+	f.Add([]byte("\x40\x02\x00\x01\xb1-\xc1\x32"), []byte("\x40\x01\x00\x02\xb1-\xc1\x10"))
+	f.Add(octets(f, message(f, registration(coap.Confirmable, 1))), octets(f, message(f, registration(coap.NonConfirmable, 2))))
+	f.Add(octets(f, "41020001aab12dd10308ff"+strings.Repeat("61", 16)), octets(f, "41020002aab12dd10310ff62"))
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		conn, server := datagramPair(t, faithful, faithful)
+		serve(t, primitive.HandlerFunc(echo), server)
+		for _, datagram := range [][]byte{first, second, []byte("\x40\x00\xff\xff")} {
+			if len(datagram) == 0 || len(datagram) > 1500 {
+				continue
+			}
+			if _, err := conn.Write(datagram); err != nil {
+				t.Fatal(err)
+			}
+		}
+		buffer := make([]byte, 2048)
+		for {
+			n, err := conn.Read(buffer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Equal(buffer[:n], []byte("\x70\x00\xff\xff")) {
+				return
+			}
+			if _, err := coap.Parse(buffer[:n]); err != nil {
+				t.Fatalf("the server sends %x: %v", buffer[:n], err)
+			}
+		}
+	})
 }
 
 func FuzzParse(f *testing.F) {

@@ -19,7 +19,7 @@ func faithful(int) (int, bool) { return 1, false }
 // datagramPair returns the two ends of a link on which each Read returns what one
 // Write wrote, and no Write waits. The faults are of the client's and of the
 // server's datagrams.
-func datagramPair(t *testing.T, fromClient, fromServer fault) (client net.Conn, server *handshake.Conn) {
+func datagramPair(t testing.TB, fromClient, fromServer fault) (client net.Conn, server *handshake.Conn) {
 	client, nearClient := net.Pipe()
 	serverEnd, nearServer := net.Pipe()
 	var pumps sync.WaitGroup
@@ -69,7 +69,8 @@ func pump(pumps *sync.WaitGroup, from, to net.Conn, f fault) {
 	pumps.Go(func() {
 		for datagram := range queue {
 			if _, err := to.Write(datagram); err != nil {
-				for range queue { //nolint:revive // empties the queue, so that its writer ends
+				for range queue {
+					continue // so that its writer ends
 				}
 				return
 			}

@@ -71,7 +71,7 @@ func TestMessageLayer(t *testing.T) {
 	}
 }
 
-func message(t *testing.T, m *coap.Message) string {
+func message(t testing.TB, m *coap.Message) string {
 	t.Helper()
 	b, err := m.Marshal()
 	if err != nil {
