@@ -1,0 +1,136 @@
+package sqlite_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"muster/sqlite"
+)
+
+// crashVariable, if set, makes TestCrash the victim of another TestCrash: it holds
+// the path of the database and the number of the first enrolment.
+const crashVariable = "MUSTER_CRASH_VICTIM"
+
+const victimWriters = 16
+
+// victim enrols as fast as it can and prints the number of each enrolment that
+// the store acknowledged, until it is killed.
+func victim(t *testing.T, task string) error {
+	path, number, _ := strings.Cut(task, " ")
+	first, err := strconv.Atoi(number)
+	if err != nil {
+		return err
+	}
+	store := openAt(t, path)
+	failed := make(chan error)
+	for w := range victimWriters {
+		go func() {
+			for n := first + w; ; n += victimWriters {
+				if _, err := store.CreateEnrolment(t.Context(), enrolment(t, n), 10); err != nil {
+					failed <- err
+					return
+				}
+				// One write call a line: what the parent reads was acknowledged.
+				if _, err := os.Stdout.WriteString(strconv.Itoa(n) + "\n"); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
+	return <-failed
+}
+
+// Whatever a killed process has acknowledged is there, opens, and is there once.
+// This does not test the sync of the disk, which a kill does not undo.
+func TestCrash(t *testing.T) {
+	if task, ok := os.LookupEnv(crashVariable); ok {
+		t.Fatal(victim(t, task))
+	}
+	t.Parallel()
+	path := create(t)
+	acknowledged := make(map[int]bool)
+	const rounds = 5
+	for round := range rounds {
+		first := round * 1_000_000
+		before := len(acknowledged)
+		for _, n := range killed(t, path, first, 50+rand.IntN(400)) {
+			acknowledged[n] = true
+		}
+		if len(acknowledged) == before {
+			t.Fatalf("round %d acknowledged nothing", round)
+		}
+		store := openAt(t, path)
+		var all sync.WaitGroup
+		for n := range acknowledged {
+			all.Go(func() { wantWhole(t, store, n) })
+		}
+		all.Wait()
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d enrolments acknowledged in %d rounds, none lost", len(acknowledged), rounds)
+}
+
+// wantWhole fails unless the store has an enrolment, once, and its key opens.
+func wantWhole(t *testing.T, store *sqlite.Store, n int) {
+	e := enrolment(t, n)
+	fetched, err := fetch(t.Context(), store, e)
+	if err != nil || !fetched.Ke.Equal(e.Ke) || fetched.Generation != 1 {
+		t.Errorf("enrolment %d was acknowledged, and now: %v", n, err)
+	}
+	if stored, err := store.CreateEnrolment(t.Context(), e, 1); err != nil || stored.Generation != 1 {
+		t.Errorf("enrolment %d is not itself any more: %v", n, err)
+	}
+}
+
+// killed starts a victim, kills it after it acknowledged enough enrolments, and
+// returns all that it acknowledged.
+func killed(t *testing.T, path string, first, enough int) []int {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrash$")
+	command.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", crashVariable, path, first))
+	command.Stderr = os.Stderr
+	output, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var acknowledged []int
+	lines := bufio.NewScanner(output)
+	for lines.Scan() {
+		n, err := strconv.Atoi(lines.Text())
+		if err != nil {
+			t.Fatalf("the victim said %q", lines.Text())
+		}
+		acknowledged = append(acknowledged, n)
+		if len(acknowledged) == 1 {
+			if _, err := sqlite.Open(t.Context(), path, sealer(t), sqlite.Options{}); !errors.Is(err, sqlite.ErrInUse) {
+				t.Errorf("the file that another process uses: %v, want ErrInUse", err)
+			}
+		}
+		if len(acknowledged) == enough {
+			// The rest of the moment is chance: the victim goes on writing.
+			time.Sleep(time.Duration(rand.IntN(5000)) * time.Microsecond)
+			if err := command.Process.Kill(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := command.Wait(); err == nil {
+		t.Error("the victim ended by itself")
+	}
+	return acknowledged
+}
