@@ -25,8 +25,9 @@ type Config struct {
 	FQDN muster.FQDN
 	// MEFs are the MEFs whose KeIDs are accepted. No other MEF is ever asked.
 	MEFs []muster.FQDN
-	// KeIDLifetime is how long after the fetch a KeID opens sessions, if the
-	// KmID does not succeed before.
+	// KeIDLifetime is how long after its first session a KeID opens sessions, if
+	// the KmID does not succeed before. It does not begin at the fetch: whoever
+	// saw the KeID can cause one, and would lock the client out.
 	KeIDLifetime time.Duration
 	// FetchTimeout bounds the fetch within a handshake, and RefusalMemory is how
 	// long a MEF's refusal is remembered.
@@ -84,7 +85,7 @@ func New(config Config, store Store, registrations tef.Store, retriever Retrieve
 //
 // TS-0003 8.3.2.1, 8.8.2.2
 func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (muster.Km, error) {
-	if id, err := muster.ParseKmID(identity); err == nil && id.MAF() == f.config.FQDN {
+	if id, ok := f.kmID(identity); ok {
 		c, err := f.store.CredentialByKmID(ctx, id, now)
 		return c.Km, refuseStore(err, identity)
 	}
@@ -99,12 +100,7 @@ func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (mus
 	if !errors.Is(err, ErrUnknown) {
 		return c.Km, refuseStore(err, identity)
 	}
-	switch retired, err := f.store.Retired(ctx, id, now); {
-	case err != nil:
-		return muster.Km{}, refuseStore(err, identity)
-	case retired:
-		return muster.Km{}, muster.Refuse(muster.CodeKeyRetired, "%s is not used any more", id)
-	case f.refused.has(id, now):
+	if f.refused.has(id, now) {
 		return muster.Km{}, muster.Refuse(muster.CodeKeyUnknown, "%s was refused by its MEF a moment ago", id)
 	}
 	return f.fetch(ctx, id, now)
@@ -127,26 +123,29 @@ func (f *Function) fetch(ctx context.Context, id muster.KeID, now time.Time) (mu
 		now = now.Truncate(time.Second)
 		err = f.store.PutCredential(ctx, Credential{
 			KmID: key.Km.KmID(f.config.FQDN), KeID: id, EnroleeID: key.EnroleeID, MAF: f.config.FQDN, Km: key.Km,
-			Created: now, Expires: now.Add(key.Lifetime), KeIDUntil: now.Add(min(f.config.KeIDLifetime, key.Lifetime)),
+			Created: now, Expires: now.Add(key.Lifetime), KeIDUntil: now.Add(key.Lifetime),
 		})
 		return key.Km, refuseStore(err, id.String())
 	})
 	return km.(muster.Km), err
 }
 
-// Established returns the credential of a session, and retires the KeID and the
-// older credentials of the Enrolee at the KmID's first success. When it returns
-// nil, that is durable and the peer may be answered.
+// Established returns the credential of a session. The first session under a KeID
+// limits its time; the first under a KmID retires the KeID and the older
+// credentials of the Enrolee. When it returns nil, that is durable and the peer
+// may be answered.
 //
 // TS-0003 8.8.2.2
 func (f *Function) Established(ctx context.Context, session *muster.Session, now time.Time) (Credential, error) {
 	identity := session.Peer.PSKIdentity
-	id, err := muster.ParseKmID(identity)
-	if err != nil || id.MAF() != f.config.FQDN {
-		return f.Credential(ctx, session, now)
-	}
-	if err := f.store.ActivateKmID(ctx, id, now); err != nil {
-		return Credential{}, refuseStore(err, identity)
+	if id, ok := f.kmID(identity); ok {
+		if err := f.store.ActivateKmID(ctx, id, now); err != nil {
+			return Credential{}, refuseStore(err, identity)
+		}
+	} else if id, err := muster.ParseKeID(identity); err == nil {
+		if err := f.store.LimitKeID(ctx, id, now.Add(f.config.KeIDLifetime)); err != nil {
+			return Credential{}, refuseStore(err, identity)
+		}
 	}
 	return f.Credential(ctx, session, now)
 }
@@ -155,7 +154,7 @@ func (f *Function) Established(ctx context.Context, session *muster.Session, now
 // still be used at now.
 func (f *Function) Credential(ctx context.Context, session *muster.Session, now time.Time) (Credential, error) {
 	identity := session.Peer.PSKIdentity
-	if id, err := muster.ParseKmID(identity); err == nil && id.MAF() == f.config.FQDN {
+	if id, ok := f.kmID(identity); ok {
 		c, err := f.store.CredentialByKmID(ctx, id, now)
 		return c, refuseStore(err, identity)
 	}
@@ -181,11 +180,19 @@ func (f *Function) Serve(ctx context.Context, session *muster.Session, r *primit
 	}, r, now)
 }
 
+// kmID tells the KmIDs of this MAF from KeIDs, which have the same form.
+func (f *Function) kmID(identity string) (muster.KmID, bool) {
+	id, err := muster.ParseKmID(identity)
+	return id, err == nil && id.MAF() == f.config.FQDN
+}
+
 // refuseStore gives a store's sentinels the codes under which they are refused.
 func refuseStore(err error, identity string) error {
 	switch {
 	case errors.Is(err, ErrUnknown):
 		return muster.Refuse(muster.CodeKeyUnknown, "%s: %w", identity, err)
+	case errors.Is(err, ErrRetired):
+		return muster.Refuse(muster.CodeKeyRetired, "%s: %w", identity, err)
 	case errors.Is(err, ErrConflict):
 		return muster.Refuse(muster.CodeKeyConflict, "%s: %w", identity, err)
 	case errors.Is(err, ErrBusy):

@@ -13,6 +13,9 @@ import (
 var (
 	// ErrUnknown: no usable credential has this identifier.
 	ErrUnknown = errors.New("no such credential")
+	// ErrRetired: the KeID is that of a credential which is kept and may not be
+	// used by it any more, so that asking the MEF again is of no use.
+	ErrRetired = errors.New("the KeID is retired")
 	// ErrConflict: the KeID or KmID exists with another key or Enrolee.
 	ErrConflict = errors.New("the key identifier belongs to another credential")
 	// ErrBusy: the store's queue is full; nothing was done.
@@ -29,7 +32,7 @@ type Credential struct {
 	Created   time.Time // times are kept in whole seconds
 	Expires   time.Time
 	// KeIDUntil is the time from which the KeID is refused even if the KmID was
-	// never used. Activation moves it to an earlier time, never to a later one.
+	// never used. It is moved to earlier times, never to a later one.
 	KeIDUntil time.Time
 }
 
@@ -51,8 +54,9 @@ type Store interface {
 	// KmID is ErrConflict.
 	PutCredential(ctx context.Context, c Credential) error
 
-	// CredentialByKeID returns the credential of a KeID that is neither expired
-	// nor retired at now, else ErrUnknown.
+	// CredentialByKeID returns the credential of a KeID. It is ErrRetired if the
+	// credential is expired at now, replaced, or used by its KmID, or if its
+	// KeIDUntil has come; ErrUnknown if there is none.
 	CredentialByKeID(ctx context.Context, id muster.KeID, now time.Time) (Credential, error)
 
 	// CredentialByKmID returns the credential of a KmID that is neither expired
@@ -65,10 +69,9 @@ type Store interface {
 	// does nothing. ErrUnknown without a credential that CredentialByKmID returns.
 	ActivateKmID(ctx context.Context, id muster.KmID, now time.Time) error
 
-	// Retired reports whether the KeID is that of a credential that is kept but
-	// may not be used by it: retired or expired. A MAF then does not ask the MEF
-	// again.
-	Retired(ctx context.Context, id muster.KeID, now time.Time) (bool, error)
+	// LimitKeID moves the KeIDUntil of a credential to until, if that is earlier.
+	// ErrUnknown without such a credential.
+	LimitKeID(ctx context.Context, id muster.KeID, until time.Time) error
 
 	// SweepCredentials erases the keys of credentials that have expired at now
 	// and forgets rows that had expired at now minus grace. It handles at most

@@ -17,6 +17,7 @@ func MAFStore[S maf.Store](t *testing.T, open func(testing.TB) (S, func() S)) {
 		"another use of an identifier is a conflict": mafCase.conflict,
 		"an expired credential is unknown":           mafCase.expired,
 		"a KeID has an end of its own":               mafCase.keIDUntil,
+		"a KeID's end moves to earlier times":        mafCase.limitKeID,
 		"activation retires the KeID":                mafCase.activate,
 		"activation retires what is older":           mafCase.retireOlder,
 		"activation needs a usable credential":       mafCase.activateUnknown,
@@ -84,24 +85,13 @@ func (c mafCase) wantKmID(what string, stored maf.Credential, after time.Duratio
 	}
 }
 
-// wantKeID looks a credential up by its KeID, compares the key, and asks whether
-// the KeID is retired, which for one that is kept is the opposite.
+// wantKeID looks a credential up by its KeID and compares the key.
 func (c mafCase) wantKeID(what string, stored maf.Credential, after time.Duration, want error) {
 	c.Helper()
 	got, err := c.byKeID(stored, after)
 	wantError(c, what+", by KeID", err, want)
 	if err == nil && (!got.Km.Equal(stored.Km) || got.KeID != stored.KeID) {
 		c.Errorf("%s: another credential answers the KeID", what)
-	}
-	c.wantRetired(what, stored, after, want != nil)
-}
-
-func (c mafCase) wantRetired(what string, stored maf.Credential, after time.Duration, want bool) {
-	c.Helper()
-	retired, err := c.store.Retired(c.Context(), stored.KeID, start().Add(after))
-	wantError(c, what+", retired", err, nil)
-	if retired != want {
-		c.Errorf("%s: retired is %t, want %t", what, retired, want)
 	}
 }
 
@@ -130,14 +120,12 @@ func (c mafCase) put() {
 		got, err = c.byKmID(want, 0)
 		wantError(c, "by KmID", err, nil)
 		c.wantSame("by KmID", got, want)
-		c.wantRetired("fresh", want, 0, false)
 	}
 	absent := c.credential(3, 1)
 	_, err := c.byKeID(absent, 0)
 	wantError(c, "an unknown KeID", err, maf.ErrUnknown)
 	_, err = c.byKmID(absent, 0)
 	wantError(c, "an unknown KmID", err, maf.ErrUnknown)
-	c.wantRetired("an unknown KeID", absent, 0, false)
 }
 
 func (c mafCase) replay() {
@@ -181,15 +169,31 @@ func (c mafCase) expired() {
 	wantError(c, "put", c.store.PutCredential(c.Context(), stored), nil)
 	c.wantKeID("before expiry", stored, 24*hour-time.Second, nil)
 	c.wantKmID("before expiry", stored, 24*hour-time.Second, nil)
-	c.wantKeID("at expiry", stored, 24*hour, maf.ErrUnknown)
+	c.wantKeID("at expiry", stored, 24*hour, maf.ErrRetired)
 	c.wantKmID("at expiry", stored, 24*hour, maf.ErrUnknown)
 }
 
 func (c mafCase) keIDUntil() {
 	stored := c.mustPut(1, 1)
 	c.wantKeID("before its end", stored, hour-time.Second, nil)
-	c.wantKeID("at its end", stored, hour, maf.ErrUnknown)
+	c.wantKeID("at its end", stored, hour, maf.ErrRetired)
 	c.wantKmID("at the KeID's end", stored, hour, nil)
+}
+
+func (c mafCase) limitKeID() {
+	stored := c.mustPut(1, 1)
+	limit := func(what string, to time.Duration, want error) {
+		c.Helper()
+		wantError(c, what, c.store.LimitKeID(c.Context(), stored.KeID, start().Add(to)), want)
+	}
+	limit("to a later time", 2*hour, nil)
+	c.wantKeID("not moved", stored, hour, maf.ErrRetired)
+	limit("to an earlier time", time.Minute, nil)
+	limit("to the first time again", hour, nil)
+	c.wantKeID("just before", stored, time.Minute-time.Second, nil)
+	c.wantKeID("moved", stored, time.Minute, maf.ErrRetired)
+	c.wantKmID("moved", stored, hour, nil)
+	wantError(c, "an unknown KeID", c.store.LimitKeID(c.Context(), keID(c, 9), start()), maf.ErrUnknown)
 }
 
 func (c mafCase) activate() {
@@ -197,8 +201,8 @@ func (c mafCase) activate() {
 	for after := range 3 {
 		wantError(c, "activate", c.activateAt(stored, time.Duration(after+1)*time.Minute), nil)
 	}
-	c.wantKeID("activated", stored, time.Minute, maf.ErrUnknown)
-	c.wantKeID("activated, and the clock is set back", stored, 0, maf.ErrUnknown)
+	c.wantKeID("activated", stored, time.Minute, maf.ErrRetired)
+	c.wantKeID("activated, and the clock is set back", stored, 0, maf.ErrRetired)
 	c.wantKmID("activated", stored, time.Minute, nil)
 	got, err := c.byKmID(stored, time.Minute)
 	wantError(c, "activated", err, nil)
@@ -219,8 +223,8 @@ func (c mafCase) retireOlder() {
 	wantError(c, "activate the newer", c.activateAt(newer, 0), nil)
 
 	c.wantKmID("replaced", older, 0, maf.ErrUnknown)
-	c.wantKeID("replaced", older, 0, maf.ErrUnknown)
-	c.wantKeID("replaced without having been used", oldest, 0, maf.ErrUnknown)
+	c.wantKeID("replaced", older, 0, maf.ErrRetired)
+	c.wantKeID("replaced without having been used", oldest, 0, maf.ErrRetired)
 	c.wantKmID("activated", newer, 0, nil)
 	c.wantKmID("the newest, stored later", newest, 0, nil)
 	c.wantKeID("the newest, stored later", newest, 0, nil)
@@ -249,13 +253,13 @@ func (c mafCase) putRetired() {
 	older, newer := c.mustPut(1, 1), c.mustPut(2, 1)
 	wantError(c, "activate", c.activateAt(newer, 0), nil)
 	wantError(c, "a replay of what is retired", c.store.PutCredential(c.Context(), older), nil)
-	c.wantKeID("retired and replayed", older, 0, maf.ErrUnknown)
+	c.wantKeID("retired and replayed", older, 0, maf.ErrRetired)
 	c.wantKmID("retired and replayed", older, 0, maf.ErrUnknown)
 	strange := older
 	strange.EnroleeID = enroleeID(c, 9)
 	wantError(c, "a retired KeID for another Enrolee", c.store.PutCredential(c.Context(), strange), maf.ErrConflict)
 	wantError(c, "a replay of what is activated", c.store.PutCredential(c.Context(), newer), nil)
-	c.wantKeID("activated and replayed", newer, 0, maf.ErrUnknown)
+	c.wantKeID("activated and replayed", newer, 0, maf.ErrRetired)
 	c.wantKmID("activated and replayed", newer, 0, nil)
 }
 
@@ -277,7 +281,7 @@ func (c mafCase) sweepExpired() {
 	// The clock is set back, and the keys stay erased.
 	for _, stored := range []maf.Credential{fresh, used} {
 		c.wantKmID("swept", stored, 0, maf.ErrUnknown)
-		c.wantKeID("swept", stored, 0, maf.ErrUnknown)
+		c.wantKeID("swept", stored, 0, maf.ErrRetired)
 	}
 }
 
@@ -286,9 +290,9 @@ func (c mafCase) sweepForgets() {
 	wantError(c, "activate", c.activateAt(newer, 0), nil)
 	c.wantSwept("at expiry the newer one has a key to erase", 24*hour, hour, plenty, 1)
 	c.wantSwept("before the grace ends", 25*hour-time.Second, hour, plenty, 0)
-	c.wantRetired("kept", older, 24*hour, true)
+	c.wantKeID("kept", older, 24*hour, maf.ErrRetired)
 	c.wantSwept("when the grace ends", 25*hour, hour, plenty, 2)
-	c.wantRetired("forgotten", older, 25*hour, false)
+	c.wantKeID("forgotten", older, 25*hour, maf.ErrUnknown)
 	c.mustPut(3, 3)
 	c.wantSwept("a key that nobody swept in time", 48*hour, hour, plenty, 1)
 	c.wantSwept("nothing left", 48*hour, hour, plenty, 0)
@@ -325,7 +329,7 @@ func (c mafCase) wholeSeconds() {
 	wantError(c, "get", err, nil)
 	c.wantSame("times with a fraction", got, want)
 	c.wantKeID("just before the KeID's end", stored, hour-time.Millisecond, nil)
-	c.wantKeID("at the KeID's end", stored, hour, maf.ErrUnknown)
+	c.wantKeID("at the KeID's end", stored, hour, maf.ErrRetired)
 }
 
 func (c mafCase) restart() {
@@ -336,7 +340,7 @@ func (c mafCase) restart() {
 	wantError(c, "fresh", err, nil)
 	c.wantSame("fresh", got, fresh)
 	c.wantKmID("retired", older, 0, maf.ErrUnknown)
-	c.wantKeID("activated", newer, 0, maf.ErrUnknown)
+	c.wantKeID("activated", newer, 0, maf.ErrRetired)
 	c.wantKmID("activated", newer, 0, nil)
 	newest := c.mustPut(4, 1)
 	wantError(c, "activate the newest", c.activateAt(newest, 0), nil)
@@ -361,7 +365,7 @@ func (c mafCase) cancelled() {
 			wantError(c, "repeated: "+what, call(c.Context()), nil)
 		}
 		c.wantKmID("after repeated calls", stored, 0, nil)
-		c.wantKeID("after repeated calls", stored, 0, maf.ErrUnknown)
+		c.wantKeID("after repeated calls", stored, 0, maf.ErrRetired)
 	}
 }
 

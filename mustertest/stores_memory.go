@@ -247,7 +247,15 @@ func (m *Memory) credential(ctx context.Context, accept func(*credentialRecord) 
 
 // CredentialByKeID is maf.Store's.
 func (m *Memory) CredentialByKeID(ctx context.Context, id muster.KeID, now time.Time) (maf.Credential, error) {
-	return m.credential(ctx, func(r *credentialRecord) bool { return r.KeID == id && r.usableByKeID(now) })
+	usable := false
+	c, err := m.credential(ctx, func(r *credentialRecord) bool {
+		usable = r.usableByKeID(now)
+		return r.KeID == id
+	})
+	if err == nil && !usable {
+		return maf.Credential{}, maf.ErrRetired
+	}
+	return c, err
 }
 
 // CredentialByKmID is maf.Store's.
@@ -284,15 +292,21 @@ func (m *Memory) ActivateKmID(ctx context.Context, id muster.KmID, now time.Time
 	return nil
 }
 
-// Retired is maf.Store's.
-func (m *Memory) Retired(ctx context.Context, id muster.KeID, now time.Time) (bool, error) {
+// LimitKeID is maf.Store's.
+func (m *Memory) LimitKeID(ctx context.Context, id muster.KeID, until time.Time) error {
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.find(func(r *credentialRecord) bool { return r.KeID == id })
-	return r != nil && !r.usableByKeID(now), nil
+	if r == nil {
+		return maf.ErrUnknown
+	}
+	if until = wholeSecond(until); until.Before(r.KeIDUntil) {
+		r.KeIDUntil = until
+	}
+	return nil
 }
 
 // SweepCredentials is maf.Store's.

@@ -98,25 +98,39 @@ func (s *Store) assembleCredential(r scannedCredential) (maf.Credential, error) 
 	return c, err
 }
 
-// CredentialByKeID is maf.Store's.
+// CredentialByKeID is maf.Store's. One statement finds the credential and judges
+// it, so that one which is stored meanwhile is not taken for a retired one.
 func (s *Store) CredentialByKeID(ctx context.Context, id muster.KeID, now time.Time) (maf.Credential, error) {
-	return s.credential(s.read.credentialByKeID.QueryRowContext(ctx, keIDOctets(id), now.Unix()), id)
+	c, usable, err := s.credential(s.read.credentialByKeID.QueryRowContext(ctx, keIDOctets(id), now.Unix()), id)
+	if err == nil && !usable {
+		return maf.Credential{}, fmt.Errorf("%w: %s", maf.ErrRetired, id)
+	}
+	return c, err
 }
 
 // CredentialByKmID is maf.Store's.
 func (s *Store) CredentialByKmID(ctx context.Context, id muster.KmID, now time.Time) (maf.Credential, error) {
-	return s.credential(s.read.credentialByKmID.QueryRowContext(ctx, id.String(), now.Unix()), id)
+	c, usable, err := s.credential(s.read.credentialByKmID.QueryRowContext(ctx, id.String(), now.Unix()), id)
+	if err == nil && !usable {
+		return maf.Credential{}, fmt.Errorf("%w: %s", maf.ErrUnknown, id)
+	}
+	return c, err
 }
 
-func (s *Store) credential(row *sql.Row, id fmt.Stringer) (maf.Credential, error) {
+// credential reads a row of a credential that ends in whether it may be used.
+func (s *Store) credential(row *sql.Row, id fmt.Stringer) (c maf.Credential, usable bool, err error) {
 	var r scannedCredential
-	err := row.Scan(&r.keID, &r.kmID, &r.enrolee, &r.maf, &r.dataKey, &r.sealed, &r.created, &r.expires, &r.keIDUntil)
+	err = row.Scan(&r.keID, &r.kmID, &r.enrolee, &r.maf, &r.dataKey, &r.sealed, &r.created, &r.expires, &r.keIDUntil, &usable)
 	if errors.Is(err, sql.ErrNoRows) {
-		return maf.Credential{}, fmt.Errorf("%w: %s", maf.ErrUnknown, id)
+		return maf.Credential{}, false, fmt.Errorf("%w: %s", maf.ErrUnknown, id)
 	} else if err != nil {
-		return maf.Credential{}, s.readError(err)
+		return maf.Credential{}, false, s.readError(err)
 	}
-	return s.assembleCredential(r)
+	if !usable {
+		return maf.Credential{}, false, nil
+	}
+	c, err = s.assembleCredential(r)
+	return c, true, err
 }
 
 // readError names the error of a Store that was closed meanwhile.
@@ -152,16 +166,25 @@ func (s *Store) ActivateKmID(ctx context.Context, id muster.KmID, now time.Time)
 	return err
 }
 
-// Retired is maf.Store's.
-func (s *Store) Retired(ctx context.Context, id muster.KeID, now time.Time) (bool, error) {
-	var retired bool
-	err := s.read.keIDRetired.QueryRowContext(ctx, keIDOctets(id), now.Unix()).Scan(&retired)
+// LimitKeID is maf.Store's. A KeID that ends no later already is not written.
+func (s *Store) LimitKeID(ctx context.Context, id muster.KeID, until time.Time) error {
+	var end int64
+	err := s.read.keIDUntil.QueryRowContext(ctx, keIDOctets(id)).Scan(&end)
 	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
+		return fmt.Errorf("%w: %s", maf.ErrUnknown, id)
 	} else if err != nil {
-		return false, s.readError(err)
+		return s.readError(err)
+	} else if end <= until.Unix() {
+		return nil
 	}
-	return retired, nil
+	_, err = do(ctx, &s.write, maf.ErrBusy, func() (struct{}, error) {
+		n, err := changed(s.write.limitKeID.Exec(keIDOctets(id), until.Unix()))
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%w: %s", maf.ErrUnknown, id)
+		}
+		return struct{}{}, err
+	})
+	return err
 }
 
 // SweepCredentials is maf.Store's.

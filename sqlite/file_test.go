@@ -215,7 +215,7 @@ func TestClosed(t *testing.T) {
 	_, sweep := store.Sweep(ctx, e.Created, 0, 0, 1)
 	for what, err := range map[string]error{
 		"CreateEnrolment": create, "FetchEnrolment": fetched, "CredentialByKeID": byKeID, "CredentialByKmID": byKmID,
-		"Registration": registration, "PutRegistration": put, "Sweep": sweep,
+		"LimitKeID": store.LimitKeID(ctx, e.KeID, e.Created), "Registration": registration, "PutRegistration": put, "Sweep": sweep,
 		"ActivateKmID": store.ActivateKmID(ctx, muster.KmID{}, e.Created),
 	} {
 		if !errors.Is(err, sqlite.ErrClosed) {

@@ -35,7 +35,7 @@ type writeStatements struct {
 	forgetEnrolments, expireEnrolments, closeWindows                  *sql.Stmt
 
 	credentialRows, insertCredential, activateKmID, retireOlder *sql.Stmt
-	forgetCredentials, expireCredentials                        *sql.Stmt
+	limitKeID, forgetCredentials, expireCredentials             *sql.Stmt
 
 	putRegistration, deleteRegistration, sweepRegistrations *sql.Stmt
 }
@@ -86,6 +86,7 @@ func (w *writeStatements) all() []statement {
 			WHERE km_id = ?1 AND +state IN (1, 2) AND expires > ?2 RETURNING enrolee_id, generation`},
 		{&w.retireOlder, `UPDATE credential SET state = 4, sealed = NULL, data_key = NULL, ke_id_until = min(ke_id_until, ?3)
 			WHERE enrolee_id = ?1 AND generation < ?2 AND +state IN (1, 2)`},
+		{&w.limitKeID, "UPDATE credential SET ke_id_until = min(ke_id_until, ?2) WHERE ke_id = ?1"},
 		{&w.forgetCredentials, `DELETE FROM credential WHERE rowid IN (
 			SELECT rowid FROM credential WHERE state IN (1, 2, 3, 4, 5) AND expires <= ? LIMIT ?)`},
 		{&w.expireCredentials, `UPDATE credential SET state = 5, sealed = NULL, data_key = NULL WHERE rowid IN (
@@ -106,7 +107,7 @@ func (w *writeStatements) all() []statement {
 
 // readStatements run on any of the reading connections.
 type readStatements struct {
-	credentialByKeID, credentialByKmID, activated, keIDRetired *sql.Stmt
+	credentialByKeID, credentialByKmID, activated, keIDUntil *sql.Stmt
 
 	registration *sql.Stmt
 }
@@ -116,12 +117,12 @@ func (r *readStatements) prepare(ctx context.Context, on preparer) error {
 }
 
 func (r *readStatements) all() []statement {
-	const credential = `SELECT ke_id, km_id, enrolee_id, maf_id, data_key, sealed, created, expires, ke_id_until FROM credential `
+	const columns = "SELECT ke_id, km_id, enrolee_id, maf_id, data_key, sealed, created, expires, ke_id_until, "
 	return []statement{
-		{&r.credentialByKeID, credential + "WHERE ke_id = ?1 AND +state = 1 AND expires > ?2 AND ke_id_until > ?2"},
-		{&r.credentialByKmID, credential + "WHERE km_id = ?1 AND +state IN (1, 2) AND expires > ?2"},
+		{&r.credentialByKeID, columns + "state = 1 AND expires > ?2 AND ke_id_until > ?2 FROM credential WHERE ke_id = ?1"},
+		{&r.credentialByKmID, columns + "state IN (1, 2) AND expires > ?2 FROM credential WHERE km_id = ?1"},
 		{&r.activated, "SELECT 1 FROM credential WHERE km_id = ?1 AND +state = 2 AND expires > ?2"},
-		{&r.keIDRetired, "SELECT NOT (state = 1 AND expires > ?2 AND ke_id_until > ?2) FROM credential WHERE ke_id = ?1"},
+		{&r.keIDUntil, "SELECT ke_id_until FROM credential WHERE ke_id = ?"},
 
 		{&r.registration, `SELECT client_id, admin_fqdn, labels, km_id, created, modified, expires
 			FROM registration WHERE function = ? AND id = ? AND expires > ?`},
