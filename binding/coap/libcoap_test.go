@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"muster/binding/coap"
@@ -19,11 +20,14 @@ import (
 // onePeer is a UDP socket that answers whoever sent last.
 type onePeer struct {
 	*net.UDPConn
-	peer *net.UDPAddr
+	peer atomic.Pointer[net.UDPAddr]
 }
 
-func (o *onePeer) Read(b []byte) (n int, err error) {
-	n, o.peer, err = o.ReadFromUDP(b)
+func (o *onePeer) Read(b []byte) (int, error) {
+	n, peer, err := o.ReadFromUDP(b)
+	if err == nil {
+		o.peer.Store(peer)
+	}
 	return n, err
 }
 
@@ -41,7 +45,7 @@ func (o *onePeer) Write(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return o.WriteToUDP(datagram, o.peer)
+	return o.WriteToUDP(datagram, o.peer.Load())
 }
 
 func peerProgram(t *testing.T, names ...string) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -44,25 +45,36 @@ func talk(t *testing.T, h primitive.Handler, exchanges []exchange) {
 
 func TestMessageLayer(t *testing.T) {
 	const path = "b12d" // Uri-Path: -
+	full := strings.Repeat("61", 16)
 	for name, exchanges := range map[string][]exchange{
-		"ping":                          {{"40000001", "70000001"}},
-		"empty non-confirmable":         {{"50000001", ""}},
-		"acknowledgement of nothing":    {{"60000001", ""}},
-		"reset of nothing":              {{"70000001", ""}},
-		"response that none asked for":  {{"40450001", "70000001"}, {"50450002", ""}},
-		"malformed confirmable":         {{"40010001f0", "70000001"}},
-		"malformed non-confirmable":     {{"50010001f0", ""}},
-		"malformed acknowledgement":     {{"60450001f0", ""}},
-		"another version":               {{"80010001", ""}},
-		"reserved class":                {{"40200001", "70000001"}},
-		"unknown critical option":       {{"41010001aa" + "90", "61820001aa"}},
-		"unknown critical option, NON":  {{"51010001aa" + "90", "70000001"}},
-		"critical option twice":         {{"41010001aa" + "d10432" + "0132", "61820001aa"}},
-		"critical option too long":      {{"41010001aa" + "d304000032", "61820001aa"}},
-		"proxy":                         {{"41010001aa" + "d11661", "61a50001aa"}},
-		"reserved block size":           {{"41010001aa" + path + "c107", "61800001aa"}},
-		"block without a beginning":     {{"41020001aa" + path + "d1031e" + "ff00000000", "61800001aa"}, {"41020002aa" + path + "d10310" + "ff00", "61880002aa"}},
-		"short block that is not last":  {{"41020001aa" + path + "d10308" + "ff00", "61800001aa"}},
+		"ping":                         {{"40000001", "70000001"}},
+		"empty non-confirmable":        {{"50000001", ""}},
+		"acknowledgement of nothing":   {{"60000001", ""}},
+		"reset of nothing":             {{"70000001", ""}},
+		"response that none asked for": {{"40450001", "70000001"}, {"50450002", ""}},
+		"malformed confirmable":        {{"40010001f0", "70000001"}},
+		"malformed non-confirmable":    {{"50010001f0", ""}},
+		"malformed acknowledgement":    {{"60450001f0", ""}},
+		"another version":              {{"80010001", ""}},
+		"reserved class":               {{"40200001", "70000001"}},
+		"unknown critical option":      {{"41010001aa" + "90", "61820001aa"}},
+		"unknown critical option, NON": {{"51010001aa" + "90", "70000001"}},
+		"critical option twice":        {{"41010001aa" + "d10432" + "0132", "61820001aa"}},
+		"critical option too long":     {{"41010001aa" + "d304000032", "61820001aa"}},
+		"proxy":                        {{"41010001aa" + "d11661", "61a50001aa"}},
+		"reserved block size":          {{"41010001aa" + path + "c107", "61800001aa"}},
+		"block without a beginning":    {{"41020001aa" + path + "d1031e" + "ff00000000", "61800001aa"}, {"41020002aa" + path + "d10310" + "ff00", "61880002aa"}},
+		"short block that is not last": {{"41020001aa" + path + "d10308" + "ff00", "61800001aa"}},
+		"block left out": {
+			{"41020001aa" + path + "d10308ff" + full, "615f0001aad10e08"},
+			{"41020002aa" + path + "d10328ff" + full, "61880002aa"},
+		},
+		"block repeated": {
+			{"41020001aa" + path + "d10308ff" + full, "615f0001aad10e08"},
+			{"41020002bb" + path + "d10318ff" + full, "615f0002bbd10e18"},
+			{"41020003cc" + path + "d10318ff" + full, "615f0003ccd10e18"},
+			{"41020004dd" + path + "d10318ff" + strings.Repeat("62", 16), "61880004dd"},
+		},
 		"later block of no such answer": {{"41020001aa" + path + "c110", "61880001aa"}},
 	} {
 		t.Run(name, func(t *testing.T) {
