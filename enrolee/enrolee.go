@@ -1,6 +1,6 @@
 // Package enrolee is the device's side: it enrols at a MEF, derives the Master
 // Credential, attaches to the MAF and keeps the credential fresh (TS-0003
-// 8.3.2.2, 8.8.2). It knows no socket, clock or file: a Dialer brings
+// 8.3.2.2, 8.8). It knows no socket, clock or file: a Dialer brings
 // authenticated connections, a Keyring keeps credentials, and time and chance are
 // functions in Config. Packages enrolee/dialer and enrolee/keyring offer both for
 // an ordinary operating system.
