@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,9 +40,9 @@ func requirePeer(t testing.TB, program string) {
 	}
 }
 
-// A program is a foreign peer that runs until the test ends. Its standard input
-// stays open.
+// A program is a foreign peer that runs until it is hung up or the test ends.
 type program struct {
+	stdin io.WriteCloser
 	ended chan struct{}
 
 	mu     sync.Mutex
@@ -56,7 +57,8 @@ func start(t testing.TB, name string, args ...string) *program {
 	cmd.WaitDelay = time.Second
 	p := &program{ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
-	stdin, err := cmd.StdinPipe()
+	var err error
+	p.stdin, err = cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
 	go func() {
@@ -66,12 +68,17 @@ func start(t testing.TB, name string, args ...string) *program {
 	t.Cleanup(func() {
 		cancel()
 		<-p.ended
-		_ = stdin.Close()
 		if t.Failed() {
 			t.Logf("%s %s\n%s", name, strings.Join(args, " "), p)
 		}
 	})
 	return p
+}
+
+// hangUp lets a client end as if its user had.
+func (p *program) hangUp() {
+	_ = p.stdin.Close()
+	<-p.ended
 }
 
 // Write implements io.Writer.

@@ -133,12 +133,17 @@ func (w *world) attached(config *enroleeConfig) enrolee.Credential {
 }
 
 // count returns how many rows a table of a function's store has.
-func (w *world) count(store storeConfig, table string) (rows int) {
+func (w *world) count(store storeConfig, table string) int {
+	w.t.Helper()
+	return w.countWhere(store, table, "TRUE")
+}
+
+func (w *world) countWhere(store storeConfig, table, condition string) (rows int) {
 	w.t.Helper()
 	db, err := sql.Open("sqlite", "file:"+store.Path+"?mode=ro&_pragma=busy_timeout(5000)")
 	must(w.t, err)
 	defer func() { _ = db.Close() }()
-	must(w.t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&rows))
+	must(w.t, db.QueryRow("SELECT count(*) FROM "+table+" WHERE "+condition).Scan(&rows))
 	return rows
 }
 
