@@ -34,7 +34,7 @@ func establish(ctx context.Context, transport net.Conn, m *machine) (*handshake.
 			sendAlert(transport, &m.out, f.alert)
 		}
 		_ = transport.Close()
-		return nil, err
+		return nil, m.explain(err)
 	}
 	session := muster.NewSession(muster.Peer{PSKIdentity: m.identity}, m.secrets.export)
 	return &handshake.Conn{Conn: &connection{Conn: transport, machine: m}, Session: session}, nil
@@ -53,20 +53,20 @@ func drive(ctx context.Context, transport net.Conn, m *machine) error {
 		if err != nil {
 			return err
 		}
-		if e == needKey {
-			m.provide(m.config.PSK(ctx, m.identity))
-			continue
-		}
 		if octets := m.out.take(); len(octets) > 0 {
 			if _, err := transport.Write(octets); err != nil {
 				return err
 			}
 		}
-		if e == handshakeDone {
+		switch e {
+		case needKey:
+			m.provide(m.config.PSK(ctx, m.identity))
+		case handshakeDone:
 			return nil
-		}
-		if err := fill(transport, &m.in); err != nil {
-			return err
+		default:
+			if err := fill(transport, &m.in); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -95,16 +95,16 @@ func handshakeError(ctx context.Context, err error) error {
 	return muster.Refuse(muster.CodeHandshakeFailed, "the connection failed: %w", err)
 }
 
+// sendAlert sends an alert behind what out still holds, if both can be sent.
 func sendAlert(transport net.Conn, out *outgoing, a alert) {
 	_ = transport.SetWriteDeadline(time.Now().Add(alertTimeout))
-	out.take() // what was not sent before the fault is not to be sent after it
 	if out.append(typeAlert, []byte{a.level(), byte(a)}) == nil {
 		_, _ = transport.Write(out.take())
 	}
 }
 
-// connection is a connection after its handshake. One goroutine may read while another
-// writes, and any may close.
+// A connection is what is left after a handshake. One goroutine may read while
+// another writes, and any may close.
 type connection struct {
 	net.Conn // the transport: addresses and deadlines
 
@@ -122,7 +122,7 @@ type connection struct {
 
 // Read returns io.EOF after the peer's close_notify, and io.ErrUnexpectedEOF if
 // the stream ends without one, so that truncation shows. After a time-out
-// reading may go on.
+// reading may go on, and after close_notify writing may.
 func (c *connection) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -178,8 +178,9 @@ func (c *connection) abort(err error) {
 	}
 }
 
-// Write sends p in records of at most 16 KiB. After an error of the transport,
-// also a time-out, nothing can be written any more, as a record may be half sent.
+// Write sends p in records of at most 16 KiB, of which a connection carries 2^24.
+// After an error of the transport, also a time-out, nothing can be written any
+// more, as a record may be half sent.
 func (c *connection) Write(p []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -189,12 +190,10 @@ func (c *connection) Write(p []byte) (int, error) {
 			return written, c.writeErr
 		}
 		chunk := p[written:min(len(p), written+maxPlaintext)]
-		err := c.machine.out.append(typeApplicationData, chunk)
-		octets := c.machine.out.take()
-		if err != nil {
-			return written, err // octets are half a record: they are not sent
+		if err := c.machine.out.append(typeApplicationData, chunk); err != nil {
+			return written, err
 		}
-		if _, err := c.Conn.Write(octets); err != nil {
+		if _, err := c.Conn.Write(c.machine.out.take()); err != nil {
 			c.writeErr = err
 			return written, err
 		}

@@ -45,8 +45,8 @@ const (
 
 // A machine is one end of a connection without its input and output. The owner
 // puts octets into in, calls next until it needs more, and sends what out has
-// collected. After an error from next or provide it is to be dropped; a fault
-// tells which alert to send first.
+// collected, always before it waits or calls provide. After an error from next it
+// is to be dropped; a fault tells which alert to send first.
 //
 // Once the handshake is done out belongs to the writer of the connection, and
 // next touches it no more.
@@ -92,23 +92,21 @@ func (m *machine) next() (event, error) {
 		}
 		typ, plaintext, ok, err := m.in.next()
 		if err != nil {
-			return needOctets, m.explain(err)
+			return needOctets, err
 		}
 		if !ok {
 			return needOctets, nil
 		}
 		e, err := m.record(typ, plaintext)
-		if err != nil {
-			return needOctets, m.explain(err)
-		}
-		if e != needOctets {
-			return e, nil
+		if err != nil || e != needOctets {
+			return e, err
 		}
 	}
 }
 
 // explain tells the operator what the peer must not learn: that its key did not
-// fit because its identity is unknown.
+// fit because its identity is unknown. It is called when the alert has been sent,
+// lest the time that it takes show.
 func (m *machine) explain(err error) error {
 	if m.lookupErr == nil {
 		return err
@@ -215,15 +213,14 @@ func (m *machine) receiveHandshake(content []byte) (event, error) {
 		if len(m.handshake) < end {
 			return needOctets, nil
 		}
-		raw := m.handshake[:end]
-		if err := m.receiveMessage(typ, raw); err != nil {
+		if len(m.handshake) > end && typ != messageServerHello && typ != messageServerKeyExchange {
+			return needOctets, failed(alertUnexpectedMessage, "octets behind the last message of a flight")
+		}
+		if err := m.receiveMessage(typ, m.handshake[:end]); err != nil {
 			return needOctets, err
 		}
-		m.handshake = m.handshake[end:]
-		if len(m.handshake) == 0 {
+		if m.handshake = m.handshake[end:]; len(m.handshake) == 0 {
 			m.handshake = nil
-		} else if m.state != awaitServerKeyExchange && m.state != awaitServerHelloDone {
-			return needOctets, failed(alertUnexpectedMessage, "octets behind the last message of a flight")
 		}
 		switch m.state {
 		case awaitKey:

@@ -222,7 +222,7 @@ func TestIdentityIsNoOracle(t *testing.T) {
 		if server.done || server.err == nil {
 			t.Fatal("the server accepts")
 		}
-		return append(octets, server.taken()...), server.err
+		return append(octets, server.taken()...), server.explain(server.err)
 	}
 	for _, suite := range []Suite{TLS_PSK_WITH_AES_128_GCM_SHA256, TLS_PSK_WITH_AES_128_CBC_SHA256} {
 		wrong, err := answer(suite, func(context.Context, string) ([]byte, error) { return make([]byte, 32), nil })
@@ -265,7 +265,7 @@ func TestStandInOpensNothing(t *testing.T) {
 	cc.Key = make([]byte, muster.KeySize)
 	client, server := newSide(t, cc, true), newSide(t, sc, false)
 	meet(client, server)
-	if server.done || client.done || alertOf(t, server.err) != alertBadRecordMAC || !errors.Is(server.err, errNoSuchKey) {
+	if server.done || client.done || alertOf(t, server.err) != alertBadRecordMAC || !errors.Is(server.explain(server.err), errNoSuchKey) {
 		t.Errorf("server: %v, client: %v", server.err, client.err)
 	}
 }
@@ -312,5 +312,71 @@ func TestRandomnessFails(t *testing.T) {
 		if server.done || alertOf(t, server.err) != alertInternalError {
 			t.Errorf("with %d octets of randomness: %v", n, server.err)
 		}
+	}
+}
+
+// A server that finds fault with what comes with the Finished confirms nothing.
+func TestFaultBehindFinishedConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	pieces := genuine(t, false)
+	server := fixedSide(t, false)
+	for _, p := range pieces[:3] {
+		feed(server, p)
+	}
+	server.out.take()
+	feed(server, piece{typeHandshake, append(bytes.Clone(pieces[3].content), 0)})
+	if server.done || alertOf(t, server.err) != alertUnexpectedMessage || len(server.out.take()) != 0 {
+		t.Error(server.err)
+	}
+}
+
+// The alert for a fault comes behind what was sent before and under its keys, so
+// that the peer can read it.
+func TestAlertFollowsTheFlight(t *testing.T) {
+	t.Parallel()
+	client, server := newSide(t, config(t), true), newSide(t, config(t), false)
+	server.put(client.taken())
+	client.put(append(server.taken(), record(typeApplicationData, []byte("early"))...))
+	if alertOf(t, client.err) != alertUnexpectedMessage {
+		t.Fatal(client.err)
+	}
+	server.put(client.taken())
+	if muster.CodeOf(server.err) != muster.CodePeerAlert || !server.done {
+		t.Error(server.err)
+	}
+}
+
+// A server answers a hello before it looks for a key, even if the client did not
+// wait for the answer.
+func TestServerAnswersBeforeItLooks(t *testing.T) {
+	t.Parallel()
+	looked := make(chan struct{})
+	c := config(t)
+	c.PSK = func(context.Context, string) ([]byte, error) {
+		<-looked
+		return nil, errNoSuchKey
+	}
+	s, err := NewServer(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, conn := loopback(t)
+	client := newSide(t, config(t), true)
+	early := record(typeHandshake, message(messageClientKeyExchange, marshalClientKeyExchange(testIdentity)))
+	if _, err := transport.Write(append(client.taken(), early...)); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error)
+	go func() {
+		_, err := s.Handshake(t.Context(), conn)
+		result <- err
+	}()
+	if _, err := io.ReadFull(transport, make([]byte, headerSize)); err != nil {
+		t.Error(err)
+	}
+	close(looked)
+	transport.Close()
+	if err := <-result; err == nil {
+		t.Error("the server accepts")
 	}
 }

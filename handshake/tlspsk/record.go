@@ -108,8 +108,8 @@ type outgoing struct {
 	protection protection
 }
 
-// append adds a record with a fragment of at most maxPlaintext octets. After an
-// error take returns half a record, which is not to be sent.
+// append adds a record with a fragment of at most maxPlaintext octets. On an error
+// it adds nothing.
 func (w *outgoing) append(typ contentType, fragment []byte) error {
 	start := len(w.octets)
 	w.octets = append(w.octets, byte(typ), version12>>8, version12&0xff, 0, 0)
@@ -118,10 +118,12 @@ func (w *outgoing) append(typ contentType, fragment []byte) error {
 	} else {
 		// The last numbers are for the alert that ends the connection.
 		if w.seq >= maxSealed && typ != typeAlert {
+			w.octets = w.octets[:start]
 			return failed(alertInternalError, "%d records are sealed, which is the limit for a key", w.seq)
 		}
 		octets, err := w.protection.seal(w.octets, w.seq, typ, fragment)
 		if err != nil {
+			w.octets = w.octets[:start]
 			return failed(alertInternalError, "sealing a record: %w", err)
 		}
 		w.octets = octets

@@ -44,7 +44,7 @@ func (m *machine) judgeClientHello(hello *clientHello) error {
 		return failed(alertIllegalParameter, "the client offers no null compression")
 	}
 	if name := m.config.Name.String(); lowerASCII(hello.extensions.serverName) != name {
-		return refuse(alertUnrecognizedName, muster.CodeServerName, "the client asks for the server_name %q, not %q", hello.extensions.serverName, name)
+		return refuse(alertUnrecognizedName, muster.CodeServerName, "the client asks for the server_name %.80q, not %q", hello.extensions.serverName, name)
 	}
 	if !hello.extensions.extendedMasterSecret {
 		return refuse(alertHandshakeFailure, muster.CodeNoExtendedMasterSecret, "the client offers no extended_master_secret")
@@ -62,7 +62,8 @@ func (m *machine) judgeClientHello(hello *clientHello) error {
 			return nil
 		}
 	}
-	return failed(alertHandshakeFailure, "no cipher suite in common; the client offers %#04x", hello.suites)
+	some := hello.suites[:min(len(hello.suites), 16)] // hellos do not fill the log
+	return failed(alertHandshakeFailure, "no cipher suite in common; the client offers %d, first %#04x", len(hello.suites), some)
 }
 
 // lowerASCII folds what DNS folds, and nothing else: to fold all of Unicode would

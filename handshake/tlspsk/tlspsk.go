@@ -145,9 +145,11 @@ func NewServer(config Config) (*Server, error) {
 // Handshake takes the server's part on a fresh connection and returns when both
 // sides have proved that they hold the key. The Session's Peer has the client's
 // psk_identity. On an error the connection has been closed, after an alert if one
-// was due; the error wraps a muster.Refusal, and ctx's error if that ended it. A
-// key that is not found has the code of the error of Config.PSK, or
-// muster.CodeKeyUnknown, while the client sees bad_record_mac as for a wrong key.
+// was due; the error wraps a muster.Refusal, and ctx's error if that ended it.
+// Deadlines of the connection are used and then cleared; an alert that the peer
+// does not take may hold Handshake up for 5 s more than its time. A key that is
+// not found has the code of the error of Config.PSK, or muster.CodeKeyUnknown,
+// while the client sees bad_record_mac as for a wrong key.
 func (s *Server) Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error) {
 	return establish(ctx, conn, s.fresh())
 }
