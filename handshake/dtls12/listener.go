@@ -48,7 +48,8 @@ func (l Limits) withDefaults() Limits {
 //
 // A client that begins again from the address of an association, as after a
 // restart, gets a second, half-open one beside it, which replaces the first only
-// when it is established (RFC 6347 4.2.8).
+// when it is established (RFC 6347 4.2.8). Beginning again in the middle of a
+// handshake fails once, with an alert, and then works.
 type Listener struct {
 	conn   *net.UDPConn
 	limits Limits

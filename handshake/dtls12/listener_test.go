@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -315,19 +316,22 @@ func TestReassociation(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	listener := listen(t, dtls12.Limits{})
-	ended := serve(t, listener, newServer(t, p.config(t, serverName)))
+	config := p.config(t, serverName)
+	config.CookieTimeout = 2 * time.Second
+	ended := serve(t, listener, newServer(t, config))
 	client := newClient(t, p.config(t, "device.example.com"))
 	near := socket(t)
-	shake := func() result {
-		conn, err := client.Handshake(t.Context(), &unclosed{near}, listener.Addr())
-		return result{conn, err}
+	shake := func() (result, *device) {
+		d := &device{PacketConn: near}
+		conn, err := client.Handshake(t.Context(), d, listener.Addr())
+		return result{conn, err}, d
 	}
-	first := shake()
+	first, d := shake()
 	old := <-ended
 	if first.err != nil || old.err != nil {
 		t.Fatal(first.err, old.err)
 	}
-	// A hello alone, which anyone can forge, leaves the association alone.
+	// A hello alone, which anyone can forge, leaves the association as it is.
 	send(t, near, listener.Addr(), firstHello(t, client))
 	if _, err := first.conn.Write([]byte("still here")); err != nil {
 		t.Fatal(err)
@@ -336,12 +340,47 @@ func TestReassociation(t *testing.T) {
 	if n, err := old.conn.Read(octets); err != nil || string(octets[:n]) != "still here" {
 		t.Fatalf("the association read %q, %v", octets[:n], err)
 	}
+	wantCode(t, (<-ended).err, muster.CodeHandshakeTimeout)
+	// The device loses its state and says nothing of it.
+	d.dead.Store(true)
+	_ = first.conn.Close()
+	near = rebind(t, near)
+	second, _ := shake()
+	if second.err != nil {
+		t.Fatal(second.err)
+	}
+	if !bytes.Equal(export(t, <-ended), export(t, second)) {
+		t.Error("the exports differ")
+	}
+	if _, err := old.conn.Read(octets); err == nil {
+		t.Error("the association goes on beside its successor")
+	}
 }
 
-// unclosed keeps a socket open for a second handshake.
-type unclosed struct{ net.PacketConn }
+// A device is a socket whose owner may fall silent.
+type device struct {
+	net.PacketConn
+	dead atomic.Bool
+}
 
-func (*unclosed) Close() error { return nil }
+func (d *device) WriteTo(b []byte, to net.Addr) (int, error) {
+	if d.dead.Load() {
+		return len(b), nil
+	}
+	return d.PacketConn.WriteTo(b, to)
+}
+
+// rebind returns a new socket at the address of an old one.
+func rebind(t testing.TB, old net.PacketConn) net.PacketConn {
+	t.Helper()
+	_ = old.Close()
+	conn, err := net.ListenPacket("udp", old.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
 
 func TestNoGoroutineLeak(t *testing.T) {
 	before := runtime.NumGoroutine()
