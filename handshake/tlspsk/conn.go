@@ -60,7 +60,11 @@ func drive(ctx context.Context, transport net.Conn, m *machine) error {
 		}
 		switch e {
 		case needKey:
-			m.provide(m.config.PSK(ctx, m.identity))
+			key, err := m.config.PSK(ctx, m.identity)
+			if ctx.Err() != nil {
+				return ctx.Err() // perhaps before the deadline that it sets
+			}
+			m.provide(key, err)
 		case handshakeDone:
 			return nil
 		default:
