@@ -199,6 +199,7 @@ func (c mefCase) supersede() {
 }
 
 func (c mefCase) overlap() {
+	c.mustCreate(c.enrolment(0, 1))
 	older := c.mustCreate(c.enrolment(1, 1))
 	c.wantFetch("the older one", older, nil)
 	newer := c.mustCreate(c.enrolment(2, 1))

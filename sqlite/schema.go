@@ -10,22 +10,14 @@ import (
 // applicationID marks a file as a database of Muster: "MSTR".
 const applicationID = 0x4d535452
 
-// States of an enrolment and of a credential. From stateErased on, the key is
-// gone and the row is a tombstone.
-const (
-	stateIssued     = 1
-	stateDelivered  = 2 // fetched by its MAF; of a credential: used by its KmID
-	stateErased     = 3
-	stateSuperseded = 4 // by a newer one of the Enrolee
-	stateExpired    = 5
-)
-
 // migrations returns the steps from each version of the schema to the next; the
 // first makes version 1 of an empty file. user_version counts them.
 //
 // A KeID is kept as its 16 octets and the MEF's FQDN in ASCII, times as Unix
 // seconds. The column data_key numbers the key that seals the row's, and is NULL
-// with it.
+// with it. The states are 1 issued, 2 delivered (of a credential: used by its
+// KmID), 3 erased, 4 superseded by a newer one of the Enrolee, and 5 expired; from
+// 3 on the key is gone and the row is a tombstone.
 func migrations() []string {
 	return []string{`
 CREATE TABLE data_key (
