@@ -140,11 +140,18 @@ func (w *world) count(store storeConfig, table string) int {
 
 func (w *world) countWhere(store storeConfig, table, condition string) (rows int) {
 	w.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+store.Path+"?mode=ro&_pragma=busy_timeout(5000)")
-	must(w.t, err)
+	db := w.open(store)
 	defer func() { _ = db.Close() }()
 	must(w.t, db.QueryRow("SELECT count(*) FROM "+table+" WHERE "+condition).Scan(&rows))
 	return rows
+}
+
+// open reads a store beside the function that has it open.
+func (w *world) open(store storeConfig) *sql.DB {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+store.Path+"?mode=ro&_pragma=busy_timeout(5000)")
+	must(w.t, err)
+	return db
 }
 
 // nothingStored fails the test if the MEF or the MAF holds anything.
