@@ -128,9 +128,6 @@ func (m *machine) record(typ contentType, content []byte) (event, error) {
 	if len(content) == 0 && typ != typeApplicationData {
 		return needOctets, failed(alertUnexpectedMessage, "an empty record of type %d", typ)
 	}
-	if len(m.handshake) > 0 && typ != typeHandshake && typ != typeAlert {
-		return needOctets, failed(alertUnexpectedMessage, "a record of type %d within a handshake message", typ)
-	}
 	if typ != typeAlert {
 		m.warnings = 0
 	}
@@ -167,6 +164,8 @@ func (m *machine) receiveAlert(content []byte) (event, error) {
 	return needOctets, nil
 }
 
+// receiveChangeCipherSpec need not look for a message that is half received: the
+// state in which this record may come expects none.
 func (m *machine) receiveChangeCipherSpec(content []byte) error {
 	if m.state != awaitChangeCipherSpec {
 		return failed(alertUnexpectedMessage, "a ChangeCipherSpec in %v", m.state)
