@@ -309,16 +309,21 @@ func (w *world) dialer(config *enroleeConfig) *dialer.Dialer {
 	return d
 }
 
-// registersAs sends the registration of another Enrolee over a device's session.
-func registersAs(t testing.TB, conn enrolee.Conn, party tef.Party, function muster.FQDN, id, admin string) *primitive.Response {
+func newWire(t testing.TB) *primitive.Wire {
 	t.Helper()
 	wire, err := primitive.NewWire(primitive.WireConfig{})
 	must(t, err)
+	return wire
+}
+
+// registersAs sends the registration of another Enrolee over a device's session.
+func registersAs(t testing.TB, conn enrolee.Conn, party tef.Party, function muster.FQDN, id, admin string) *primitive.Response {
+	t.Helper()
 	client, err := muster.ParseEnroleeID(id)
 	must(t, err)
 	administrator, err := muster.ParseFQDN(admin)
 	must(t, err)
-	request, err := tef.CreateRegistration(wire, party, "1", tef.ClientRegistration{Function: function, ClientID: client, AdminFQDN: administrator})
+	request, err := tef.CreateRegistration(newWire(t), party, "1", tef.ClientRegistration{Function: function, ClientID: client, AdminFQDN: administrator})
 	must(t, err)
 	response, err := conn.Do(t.Context(), request)
 	must(t, err)

@@ -36,8 +36,11 @@ func overBoth(t *testing.T, run func(t *testing.T, via transport)) {
 func (b *border) refused(t *testing.T, via transport, i intruder, code muster.Code, alert tls.AlertError) {
 	t.Helper()
 	read, ok := i.knock(t, b.world, via)
-	if ok || read != alert {
-		t.Errorf("the handshake succeeded: %t; the alert is %d, not %d", ok, read, alert)
+	if ok {
+		t.Fatal("the handshake succeeded")
+	}
+	if read != alert {
+		t.Errorf("the alert is %d, not %d", read, alert)
 	}
 	b.mefLog.await(t, code)
 	if b.mefLog.says("enrolled") {

@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for what has to come.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // A world is a laboratory whose MEF and MAF run on free ports, with a note of
 // all that they log and make durable.
