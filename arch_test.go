@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"binding":          {".", "handshake", "primitive"},
 	"binding/coap":     {".", "handshake", "primitive"},
 	"seal":             {"."},
+	"revocation":       {".", "cert"},
 	"sqlite":           {".", "mef", "maf", "tef"},
 	"enrolee/dialer":   {".", "cert", "enrolee", "handshake", "handshake/dtls12", "handshake/tlspsk", "binding", "binding/coap", "primitive"},
 	"enrolee/keyring":  {".", "enrolee", "seal"},

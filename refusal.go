@@ -61,6 +61,7 @@ const (
 	CodeCriticalExtension    Code = "critical-extension"
 	CodePathInvalid          Code = "path-invalid"
 	CodeRevoked              Code = "revoked"
+	CodeStatusUnknown        Code = "status-unknown"
 )
 
 // The codes for handshakes.
@@ -139,6 +140,7 @@ func Codes() []CodeMeaning {
 		{CodeCriticalExtension, "no critical extension is unknown (RFC 5280 4.2)", "issue the certificate without that extension, or make it non-critical"},
 		{CodePathInvalid, "the chain is a valid path (RFC 5280 6.1)", "send or configure the missing intermediate; muster explain shows the path"},
 		{CodeRevoked, "no certificate in the path is revoked (TS-0003 8.1.2.2)", "issue a new certificate if the device is sound"},
+		{CodeStatusUnknown, "the status of each certificate in the path is known (TS-0003 8.1.2.2)", "provide a current CRL of the authority, or a responder that can be reached; the detail says what was tried"},
 		{CodeNoExtendedMasterSecret, "the peer offers the Extended Master Secret (RFC 7627)", "update the peer's TLS library or switch the extension on"},
 		{CodeProtocolVersion, "the version is TLS 1.2 or DTLS 1.2 (TS-0003 10.2.1)", "enable that version on the peer"},
 		{CodeResumption, "a session that yields a key comes from a full handshake", "switch session resumption off on the peer"},
