@@ -94,6 +94,7 @@ func TestServerRefuses(t *testing.T) {
 		{name: "no client certificate", client: func(c *tls.Config) { c.Certificates = nil }, code: muster.CodeNoCertificate, alert: 40},
 		{name: "no EMS", edit: withoutEMS, code: muster.CodeNoExtendedMasterSecret, alert: 40},
 		{name: "TLS 1.1", client: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, code: muster.CodeProtocolVersion, alert: 70},
+		{name: "TLS 1.1 and no EMS", client: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, edit: withoutEMS, code: muster.CodeProtocolVersion, alert: 70},
 		{name: "TLS 1.3 alone", client: func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS13, tls.VersionTLS13 }, code: muster.CodeProtocolVersion, alert: 70},
 		{name: "wrong SNI", client: func(c *tls.Config) { c.ServerName = "maf.example.com" }, code: muster.CodeServerName, alert: 112},
 		{name: "wrong SNI where it is optional", server: func(c *handshake.Config) { c.SNIOptional = true }, client: func(c *tls.Config) { c.ServerName = "maf.example.com" }, code: muster.CodeServerName, alert: 112},

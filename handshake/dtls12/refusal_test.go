@@ -540,3 +540,42 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Error("NewClient accepted a long identity")
 	}
 }
+
+// A stranger is a net.PacketConn that first reads what someone else has sent.
+type stranger struct {
+	net.PacketConn
+	datagram []byte
+	from     net.Addr
+}
+
+func (s *stranger) ReadFrom(b []byte) (int, net.Addr, error) {
+	if s.datagram == nil {
+		return s.PacketConn.ReadFrom(b)
+	}
+	n := copy(b, s.datagram)
+	s.datagram = nil
+	return n, s.from, nil
+}
+
+func TestStrangersAreNotHeard(t *testing.T) {
+	t.Parallel()
+	alert := []byte{21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40}
+	for _, from := range []*net.UDPAddr{
+		{IP: net.IPv4(127, 0, 0, 1), Port: 3},
+		{IP: net.IPv4(127, 0, 0, 2), Port: 2},
+	} {
+		server, client := keyConfig(t)
+		near, far := mustertest.NewLossyPair(mustertest.Loss{})
+		ended := make(chan result)
+		go func() {
+			conn, err := newServer(t, server).Handshake(t.Context(), far, near.LocalAddr())
+			ended <- result{conn, err}
+		}()
+		conn, err := newClient(t, client).Handshake(t.Context(), &stranger{near, alert, from}, far.LocalAddr())
+		r := <-ended
+		if err != nil || r.err != nil {
+			t.Fatalf("a datagram from %v: %v, %v", from, err, r.err)
+		}
+		_, _ = conn.Close(), r.conn.Close()
+	}
+}
