@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -110,6 +111,43 @@ func TestPureRooms(t *testing.T) {
 		for _, path := range forbidden {
 			if rooms[room][path] {
 				t.Errorf("%s imports %s, but is pure", room, path)
+			}
+		}
+	}
+}
+
+// libraryRooms gives each library beyond golang.org/x its one room.
+var libraryRooms = map[string]string{
+	"github.com/pion/dtls/v3":      "handshake/dtls12",
+	"github.com/pion/logging":      "handshake/dtls12",
+	"modernc.org/sqlite":           "sqlite",
+	"github.com/jackc/pgx/v5":      "postgres",
+	"github.com/fxamacker/cbor/v2": "primitive",
+	"github.com/spf13/cobra":       "cmd/muster",
+	"go.yaml.in/yaml/v3":           "cmd/muster",
+}
+
+func TestEachLibraryHasOneRoom(t *testing.T) {
+	decision, err := os.ReadFile("docs/decisions/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for room, imported := range imports(t) {
+		for path := range imported {
+			if _, ours := roomOf(path); ours || !strings.Contains(path, ".") || strings.HasPrefix(path, "golang.org/x/") {
+				continue
+			}
+			library := ""
+			for known := range libraryRooms {
+				if path == known || strings.HasPrefix(path, known+"/") {
+					library = known
+				}
+			}
+			if libraryRooms[library] != room {
+				t.Errorf("%s imports %s, whose room is %q", room, path, libraryRooms[library])
+			}
+			if !strings.Contains(string(decision), library) {
+				t.Errorf("docs/decisions/dependencies.md does not have %s", library)
 			}
 		}
 	}
