@@ -37,7 +37,8 @@ func AlertFor(code muster.Code) tls.AlertError {
 		return AlertUnsupportedCertificate
 	case muster.CodeNameUnknown:
 		return AlertCertificateUnknown
-	case muster.CodeCloneSuspected, muster.CodeNotTarget, muster.CodeRequestNotAllowed:
+	case muster.CodeCloneSuspected, muster.CodeNotTarget, muster.CodeRequestNotAllowed,
+		muster.CodeEnroleeID, muster.CodeBanned, muster.CodeSuspended:
 		return AlertAccessDenied
 	case muster.CodeChainTooLong, muster.CodeCertificateTooLarge, muster.CodeCertificateMalformed,
 		muster.CodeNameMismatch, muster.CodeNameWildcard, muster.CodeNameOnlyInCN,

@@ -139,7 +139,7 @@ func TestCertificates(t *testing.T) {
 func TestPeerClosesAtOnce(t *testing.T) {
 	serverConfig, clientConfig := keyConfig(t)
 	server, client := newServer(t, serverConfig), newClient(t, clientConfig)
-	for range 300 {
+	for range 2000 {
 		near, far := mustertest.NewLossyPair(mustertest.Loss{})
 		ended := make(chan result)
 		go func() {

@@ -579,3 +579,29 @@ func TestStrangersAreNotHeard(t *testing.T) {
 		_, _ = conn.Close(), r.conn.Close()
 	}
 }
+
+// TestUnknownIdentityHasNoFixedKey guesses the key that stands for no key.
+func TestUnknownIdentityHasNoFixedKey(t *testing.T) {
+	t.Parallel()
+	for _, guess := range [][]byte{{}, make([]byte, muster.KeySize)} {
+		server, _ := keyConfig(t)
+		server.Timeout = time.Second
+		near, far := mustertest.NewLossyPair(mustertest.Loss{})
+		ended := make(chan error)
+		go func() {
+			_, err := newServer(t, server).Handshake(t.Context(), far, near.LocalAddr())
+			ended <- err
+		}()
+		conn, err := dtls.ClientWithOptions(near, far.LocalAddr(), bareWithKey("unknown", guess)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if err := conn.HandshakeContext(ctx); err == nil {
+			t.Errorf("a client with a key of %d zeros has finished", len(guess))
+		}
+		cancel()
+		wantCode(t, <-ended, muster.CodeKeyUnknown)
+		_ = conn.Close()
+	}
+}
