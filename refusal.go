@@ -62,6 +62,9 @@ const (
 	CodePathInvalid          Code = "path-invalid"
 	CodeRevoked              Code = "revoked"
 	CodeStatusUnknown        Code = "status-unknown"
+	CodeEnroleeID            Code = "enrolee-id"
+	CodeBanned               Code = "banned"
+	CodeSuspended            Code = "suspended"
 )
 
 // The codes for handshakes.
@@ -92,6 +95,8 @@ const (
 	CodeOriginMismatch    Code = "origin-mismatch"
 	CodeRequestMalformed  Code = "request-malformed"
 	CodeRequestNotAllowed Code = "request-not-allowed"
+	CodePeerRefused       Code = "peer-refused"
+	CodeRegistrationWrong Code = "registration-wrong"
 )
 
 // The codes for what an operator gives.
@@ -141,6 +146,9 @@ func Codes() []CodeMeaning {
 		{CodePathInvalid, "the chain is a valid path (RFC 5280 6.1)", "send or configure the missing intermediate; muster explain shows the path"},
 		{CodeRevoked, "no certificate in the path is revoked (TS-0003 8.1.2.2)", "issue a new certificate if the device is sound"},
 		{CodeStatusUnknown, "the status of each certificate in the path is known (TS-0003 8.1.2.2)", "provide a current CRL of the authority, or a responder that can be reached; the detail says what was tried"},
+		{CodeEnroleeID, "the template of a group forms an Enrolee-ID of the certificate's name (TS-0001 7.2)", "write an instruction for this name alone"},
+		{CodeBanned, "no verdict bans the Enrolee, its name or its certificate", "lift the verdict if it is wrong; it is meant for good"},
+		{CodeSuspended, "no verdict suspends the Enrolee, its name or its certificate", "lift the verdict when its reason is gone"},
 		{CodeNoExtendedMasterSecret, "the peer offers the Extended Master Secret (RFC 7627)", "update the peer's TLS library or switch the extension on"},
 		{CodeProtocolVersion, "the version is TLS 1.2 or DTLS 1.2 (TS-0003 10.2.1)", "enable that version on the peer"},
 		{CodeResumption, "a session that yields a key comes from a full handshake", "switch session resumption off on the peer"},
@@ -163,6 +171,8 @@ func Codes() []CodeMeaning {
 		{CodeOriginMismatch, "the originator is the authenticated identity (TS-0003 8.8)", "send the identity of the session's credential"},
 		{CodeRequestMalformed, "a request is well formed (TS-0004)", "correct the request; the detail names the attribute"},
 		{CodeRequestNotAllowed, "the resource allows the operation to this originator", "use another operation or identity"},
+		{CodePeerRefused, "the other side grants the request", "see its log for the code of its refusal"},
+		{CodeRegistrationWrong, "a registration is for this Enrolee, by this MAF, and has time left (TS-0003 8.8.2.3)", "check the Enrolee-ID on both sides, and the clocks"},
 		{CodeUsage, "a command line has known flags and complete arguments", "see the command's --help"},
 		{CodeConfiguration, "a configuration is complete and consistent", "correct what the message names; muster config check FILE finds the rest"},
 	}

@@ -6,9 +6,9 @@ package mef
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"muster"
@@ -20,12 +20,10 @@ import (
 // A Config is what a MEF is configured with. Function keeps it; it must not be
 // changed afterwards.
 type Config struct {
-	FQDN          muster.FQDN
-	Derivation    muster.DerivationProfile
-	Profile       cert.Profile        // of the peers' certificates
-	Instructions  []Instruction       // one for each Enrolee
-	MAFs          []Client            // who may fetch keys
-	Intermediates []*x509.Certificate // for peers that send their leaf only
+	FQDN       muster.FQDN
+	Derivation muster.DerivationProfile
+	Profile    cert.Profile // of the peers' certificates
+	Rules                   // the first ones; see Function.Replace
 	// FetchWindow is how long after its first fetch a MAF is given a key again,
 	// and MaxFetches how often in all.
 	FetchWindow time.Duration
@@ -43,7 +41,7 @@ type Config struct {
 // goroutines at once.
 type Function struct {
 	config   Config
-	register register
+	register atomic.Pointer[register]
 	store    Store
 	service  tef.Service
 }
@@ -57,50 +55,22 @@ func New(config Config, store Store, registrations tef.Store) (*Function, error)
 		return nil, fmt.Errorf("the fetch window %s, the maximum of %d fetches or of %d live enrolments is not positive",
 			config.FetchWindow, config.MaxFetches, config.MaxLive)
 	}
-	register, err := newRegister(config.Instructions, config.MAFs)
-	if err != nil {
-		return nil, err
-	}
-	return &Function{config, register, store, tef.Service{
+	f := &Function{config: config, store: store, service: tef.Service{
 		Party: tef.MEF(), FQDN: config.FQDN, Wire: config.Wire, Store: registrations, Administrators: config.Administrators,
-	}}, nil
+	}}
+	return f, f.Replace(config.Rules)
 }
 
-// VerifyPeer judges the certificate of an Enrolee or a MAF within its handshake:
-// the name must be one that is pinned, and the chain must end at a root that is
-// pinned with that name. The error is a muster.Refusal.
-//
-// TS-0003 8.1.2.5, 8.3.2.2
-func (f *Function) VerifyPeer(chain []*x509.Certificate, now time.Time) (muster.Peer, error) {
-	if len(chain) == 0 {
-		return muster.Peer{}, muster.Refuse(muster.CodeNoCertificate, "the peer sent no certificate")
-	}
-	names, err := cert.Names(chain[0])
+// Replace puts rules in the place of those before, for all that begins after it;
+// no session ends. It returns an error that names the rules that contradict each
+// other, and changes nothing then.
+func (f *Function) Replace(rules Rules) error {
+	register, err := newRegister(rules)
 	if err != nil {
-		return muster.Peer{}, err
-	}
-	for _, name := range names {
-		anchors := f.register.anchors(name)
-		if len(anchors) == 0 {
-			continue
-		}
-		peer, findings := cert.Verify(chain, cert.Trust{
-			Name: name, Anchors: anchors, Intermediates: f.config.Intermediates,
-			Usage: cert.UsageClient, Profile: f.config.Profile,
-		}, now)
-		return peer, findings.Err()
-	}
-	return muster.Peer{}, f.refuseUnknown(chain, names, now)
-}
-
-// refuseUnknown says why no instruction names the certificate, by the same rules
-// that judge one that is named.
-func (f *Function) refuseUnknown(chain []*x509.Certificate, names []muster.CertName, now time.Time) error {
-	_, findings := cert.Verify(chain, cert.Trust{Usage: cert.UsageClient, Profile: f.config.Profile}, now)
-	if err := findings.Err(); muster.CodeOf(err) != muster.CodeNameUnknown {
 		return err
 	}
-	return muster.Refuse(muster.CodeNameUnknown, "no instruction names this certificate; it carries %v", names)
+	f.register.Store(register)
+	return nil
 }
 
 // Established exports and stores the Enrolment Key of an Enrolee's session. When
@@ -109,12 +79,9 @@ func (f *Function) refuseUnknown(chain []*x509.Certificate, names []muster.CertN
 //
 // TS-0003 8.3.2.2, 8.3.5.2.2
 func (f *Function) Established(ctx context.Context, session *muster.Session, now time.Time) (Enrolment, error) {
-	peer, ok := f.register.find(session.Peer.Name, session.Peer.Anchor)
-	switch {
-	case !ok:
-		return Enrolment{}, muster.Refuse(muster.CodeNameUnknown, "no instruction for %s any more", session.Peer.Name)
-	case peer.instruction == nil:
-		return Enrolment{}, nil
+	peer, err := f.known(session.Peer)
+	if err != nil || peer.instruction == nil {
+		return Enrolment{}, err
 	}
 	ke, keID, err := muster.EnrolmentKey(session, f.config.FQDN)
 	if errors.Is(err, muster.ErrExported) {
@@ -165,9 +132,11 @@ type ProvisionedKey struct {
 //
 // TS-0003 8.3.2.1, 8.3.5.2.8
 func (f *Function) FetchCredential(ctx context.Context, session *muster.Session, originator string, id muster.KeID, usage muster.SUID, now time.Time) (ProvisionedKey, error) {
-	peer, ok := f.register.find(session.Peer.Name, session.Peer.Anchor)
+	peer, err := f.known(session.Peer)
 	switch {
-	case !ok || peer.instruction != nil:
+	case err != nil:
+		return ProvisionedKey{}, muster.Refuse(muster.CodeNotTarget, "%w", err)
+	case peer.instruction != nil:
 		return ProvisionedKey{}, muster.Refuse(muster.CodeNotTarget, "%s is not a MAF", session.Peer.Name)
 	case originator != "" && originator != peer.maf.String():
 		return ProvisionedKey{}, muster.Refuse(muster.CodeOriginMismatch, "the originator %q is not %s, which the session authenticated", originator, peer.maf)
@@ -182,6 +151,9 @@ func (f *Function) FetchCredential(ctx context.Context, session *muster.Session,
 	if err != nil {
 		return ProvisionedKey{}, refuseStore(err, id)
 	}
+	if reason := f.register.Load().verdicts.void(stored); reason != "" {
+		return ProvisionedKey{}, muster.Refuse(muster.CodeKeyUnknown, "%s of %s is withheld: %s", id, stored.EnroleeID, reason)
+	}
 	km, err := stored.Ke.MasterCredential(f.config.Derivation, peer.maf)
 	if err != nil {
 		return ProvisionedKey{}, err
@@ -193,9 +165,9 @@ func (f *Function) FetchCredential(ctx context.Context, session *muster.Session,
 //
 // TS-0003 8.3.5.2
 func (f *Function) Serve(ctx context.Context, session *muster.Session, r *primitive.Request, now time.Time) (*primitive.Response, error) {
-	peer, ok := f.register.find(session.Peer.Name, session.Peer.Anchor)
-	if !ok {
-		return nil, muster.Refuse(muster.CodeNameUnknown, "no instruction for %s any more", session.Peer.Name)
+	peer, err := f.known(session.Peer)
+	if err != nil {
+		return nil, err
 	}
 	client := tef.Client{Identity: peer.maf.String()}
 	if in := peer.instruction; in != nil {

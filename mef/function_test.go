@@ -30,7 +30,7 @@ type scene struct {
 	now      time.Time
 }
 
-func newScene(t *testing.T, change func(*scene)) *scene {
+func newScene(t testing.TB, change func(*scene)) *scene {
 	t.Helper()
 	s := &scene{pki: mustertest.NewPKI(t), store: mustertest.NewMemory()}
 	s.now = s.pki.Now
@@ -39,6 +39,8 @@ func newScene(t *testing.T, change func(*scene)) *scene {
 	s.config = mef.Config{
 		FQDN: must(muster.ParseFQDN("mef.example.com")), Derivation: muster.ProfileMasterCredential,
 		FetchWindow: 5 * time.Minute, MaxFetches: 3, MaxLive: 4, Wire: must(primitive.NewWire(primitive.WireConfig{})),
+	}
+	s.config.Rules = mef.Rules{
 		MAFs: []mef.Client{
 			{Name: targets[0], Anchors: []*x509.Certificate{root}},
 			{Name: must(muster.ParseFQDN("maf.example.net")), Anchors: []*x509.Certificate{root}},

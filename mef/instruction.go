@@ -6,138 +6,91 @@ import (
 	"time"
 
 	"muster"
+	"muster/cert"
 )
 
-// An Instruction is what the MEF is told about one Enrolee (TS-0003 9.2.2,
-// Bootstrap Instruction Configuration in the seed text): by which certificate to
-// know it, who it is, and for which MAFs to enrol it.
+// An Instruction is what the MEF is told about one Enrolee or a group of them
+// (TS-0003 9.2.2, Bootstrap Instruction Configuration in the seed text): by which
+// certificates to know them, who they are, and for which MAFs to enrol them.
 type Instruction struct {
-	// Certificate is the name that the Enrolee's certificate carries.
+	// Certificate is the name that the Enrolee's certificate carries; zero for a
+	// group.
 	Certificate muster.CertName
-	// Anchors are the roots, at least one, under which that name is meant. The
+	// Pattern has the names in the certificates of a group; zero for one Enrolee.
+	Pattern Pattern
+	// Anchors are the roots, at least one, under which these names are meant. The
 	// same name under another root is another certificate.
 	Anchors []*x509.Certificate
-	// EnroleeID is the identifier assigned to the Enrolee.
+	// EnroleeID is the identifier assigned to the Enrolee; zero for a group.
 	EnroleeID muster.EnroleeID
+	// Template, made for Pattern, forms the identifiers of a group.
+	Template Template
 	// Targets are the MAF-IDs that may fetch a key for the Enrolee, at least one.
 	Targets []muster.FQDN
 	// Lifetime bounds Ke and every key derived from it (TS-0003 10.7).
 	Lifetime time.Duration
+	// Status, if not nil, is asked about the certificates of a valid path, as
+	// cert.Trust.Status is.
+	Status Status
 }
+
+// A Status says what is known about the revocation of certificates in a path at
+// a time, as cert.Trust.Status does.
+type Status func(path []*x509.Certificate, now time.Time) cert.Findings
 
 // A Client is a MAF that may ask for keys.
 type Client struct {
 	Name    muster.FQDN
 	Anchors []*x509.Certificate
+	Status  Status // as that of an Instruction
 }
 
-// pin is a name together with the roots under which it is meant, and what the
-// MEF knows of the peer that proves both: an Enrolee or a MAF.
-type pin struct {
-	anchors     []*x509.Certificate
-	instruction *Instruction // nil for a MAF
-	maf         muster.FQDN  // zero for an Enrolee
-}
-
-func (p pin) String() string {
-	if p.instruction != nil {
-		return "the instruction for " + p.instruction.EnroleeID.String()
+// String names the instruction by its certificates and the Enrolee-ID.
+func (in *Instruction) String() string {
+	if in.isGroup() {
+		return fmt.Sprintf("the instruction for the group %s (%s)", in.Pattern, in.Template)
 	}
-	return "the MAF " + p.maf.String()
+	return fmt.Sprintf("the instruction for %s (%s)", in.Certificate, in.EnroleeID)
 }
 
-// A register finds who a name under a root is. One name may be pinned several
-// times, under different roots.
-type register map[muster.CertName][]pin
-
-func newRegister(instructions []Instruction, clients []Client) (register, error) {
-	r := make(register, len(instructions)+len(clients))
-	for i := range instructions {
-		in := &instructions[i]
-		if err := in.check(); err != nil {
-			return nil, err
-		}
-		if err := r.add(in.Certificate, pin{anchors: in.Anchors, instruction: in}); err != nil {
-			return nil, err
-		}
-	}
-	for _, c := range clients {
-		name := muster.CertName{Flavour: muster.FlavourFQDN, Text: c.Name.String()}
-		if c.Name.IsZero() || len(c.Anchors) == 0 {
-			return nil, fmt.Errorf("the MAF %s lacks a name or a trust anchor", c.Name)
-		}
-		if err := r.add(name, pin{anchors: c.Anchors, maf: c.Name}); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
-}
+func (in *Instruction) isGroup() bool { return !in.Pattern.IsZero() }
 
 func (in *Instruction) check() error {
+	one := !in.Certificate.IsZero() && !in.EnroleeID.IsZero() && in.Pattern.IsZero() && in.Template.IsZero()
+	group := in.Certificate.IsZero() && in.EnroleeID.IsZero() && !in.Pattern.IsZero() && !in.Template.IsZero()
 	switch {
-	case in.Certificate.IsZero() || in.EnroleeID.IsZero():
-		return fmt.Errorf("the instruction for %s (%s) lacks a certificate name or an Enrolee-ID", in.EnroleeID, in.Certificate)
+	case !one && !group:
+		return fmt.Errorf("%s has neither a name with an Enrolee-ID nor a pattern with a template", in)
+	case group && in.Template.pattern != in.Pattern:
+		return fmt.Errorf("%s has a template that was made for %s", in, in.Template.pattern)
 	case len(in.Anchors) == 0:
-		return fmt.Errorf("the instruction for %s pins no trust anchor", in.EnroleeID)
+		return fmt.Errorf("%s pins no trust anchor", in)
 	case len(in.Targets) == 0:
-		return fmt.Errorf("the instruction for %s has no target", in.EnroleeID)
+		return fmt.Errorf("%s has no target", in)
 	case in.Lifetime < time.Second:
-		return fmt.Errorf("the instruction for %s has the lifetime %s, less than a second", in.EnroleeID, in.Lifetime)
+		return fmt.Errorf("%s has the lifetime %s, less than a second", in, in.Lifetime)
 	}
 	seen := make(map[muster.FQDN]bool, len(in.Targets))
 	for _, target := range in.Targets {
 		if target.IsZero() || seen[target] {
-			return fmt.Errorf("the instruction for %s names the target %q twice or not at all", in.EnroleeID, target)
+			return fmt.Errorf("%s names the target %q twice or not at all", in, target)
 		}
 		seen[target] = true
 	}
 	return nil
 }
 
-// add refuses a name that is pinned already under one of the same roots: whoever
-// proved that name would be two peers.
-func (r register) add(name muster.CertName, p pin) error {
-	for _, other := range r[name] {
-		for _, anchor := range p.anchors {
-			if other.has(anchorOf(anchor)) {
-				return fmt.Errorf("%s and %s both pin %s under the root %q", other, p, name, anchor.Subject)
-			}
-		}
+// of returns the instruction for one Enrolee of the group.
+func (in *Instruction) of(name muster.CertName) (*Instruction, error) {
+	if !in.isGroup() {
+		return in, nil
 	}
-	r[name] = append(r[name], p)
-	return nil
+	id, err := in.Template.Form(name)
+	if err != nil {
+		return nil, muster.Refuse(muster.CodeEnroleeID, "%s forms no Enrolee-ID of %s: %w", in, name, err)
+	}
+	one := *in
+	one.Certificate, one.EnroleeID = name, id
+	one.Pattern, one.Template = Pattern{}, Template{}
+	return &one, nil
 }
-
-// find returns the pin of a peer whose chain was verified.
-func (r register) find(name muster.CertName, anchor muster.Digest) (pin, bool) {
-	for _, p := range r[name] {
-		if p.has(anchor) {
-			return p, true
-		}
-	}
-	return pin{}, false
-}
-
-// anchors returns all roots under which a name is pinned.
-func (r register) anchors(name muster.CertName) []*x509.Certificate {
-	pins := r[name]
-	if len(pins) == 1 {
-		return pins[0].anchors
-	}
-	var all []*x509.Certificate
-	for _, p := range pins {
-		all = append(all, p.anchors...)
-	}
-	return all
-}
-
-func (p pin) has(anchor muster.Digest) bool {
-	for _, a := range p.anchors {
-		if anchorOf(a) == anchor {
-			return true
-		}
-	}
-	return false
-}
-
-func anchorOf(c *x509.Certificate) muster.Digest { return muster.DigestOf(c.RawSubjectPublicKeyInfo) }

@@ -128,7 +128,8 @@ func statusOfCode(code muster.Code) Status {
 		return OriginatorNotAuthenticated
 	case muster.CodeRequestMalformed:
 		return BadRequest
-	case muster.CodeRequestNotAllowed, muster.CodeCloneSuspected, muster.CodeNameUnknown:
+	case muster.CodeRequestNotAllowed, muster.CodeCloneSuspected, muster.CodeNameUnknown,
+		muster.CodeEnroleeID, muster.CodeBanned, muster.CodeSuspended:
 		return OriginatorHasNoPrivilege
 	case muster.CodeAlreadyExported:
 		return Conflict
