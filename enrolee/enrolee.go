@@ -230,15 +230,15 @@ func (e *Enrolee) register(ctx context.Context, c *Credential) error {
 	}
 	registration, err := tef.ParseRegistration(e.config.Wire, tef.MAF(), response)
 	if err != nil {
-		return fmt.Errorf("registration with the MAF %s: %w", c.MAF, err)
+		return muster.Refuse(muster.CodePeerRefused, "registration with the MAF %s: %w", c.MAF, err)
 	}
 	switch {
 	case registration.ClientID != e.config.EnroleeID:
-		return fmt.Errorf("the MAF %s registered %s, not %s", c.MAF, registration.ClientID, e.config.EnroleeID)
+		return muster.Refuse(muster.CodeRegistrationWrong, "the MAF %s registered %s, not %s", c.MAF, registration.ClientID, e.config.EnroleeID)
 	case registration.AssignedSymmKeyID.MAF() != c.MAF:
-		return fmt.Errorf("the MAF %s assigned the key identifier %q, which is not its own", c.MAF, registration.AssignedSymmKeyID)
+		return muster.Refuse(muster.CodeRegistrationWrong, "the MAF %s assigned the key identifier %q, which is not its own", c.MAF, registration.AssignedSymmKeyID)
 	case !e.config.Now().Before(registration.Expires):
-		return fmt.Errorf("the MAF %s registered until %s, which is over", c.MAF, registration.Expires)
+		return muster.Refuse(muster.CodeRegistrationWrong, "the MAF %s registered until %s, which is over", c.MAF, registration.Expires)
 	}
 	c.KmID, c.Expires = registration.AssignedSymmKeyID, registration.Expires
 	return nil

@@ -10,6 +10,7 @@ import (
 	"muster/binding/coap"
 	"muster/enrolee"
 	"muster/handshake"
+	"muster/primitive"
 )
 
 // once gives a connection out a single time: the session is the enrolment, so
@@ -35,6 +36,11 @@ type stream struct {
 
 func (s *stream) Session() *muster.Session { return s.conn.Session }
 
+func (s *stream) Do(ctx context.Context, r *primitive.Request) (*primitive.Response, error) {
+	response, err := s.Client.Do(ctx, r)
+	return response, unanswered(err)
+}
+
 // Close closes the connection, which the HTTP client may have closed already.
 func (s *stream) Close() error {
 	s.Client.Close()
@@ -56,6 +62,20 @@ func newDatagrams(conn *handshake.Conn) (enrolee.Conn, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &datagrams{client, conn.Session}, nil
+}
+
+func (d *datagrams) Do(ctx context.Context, r *primitive.Request) (*primitive.Response, error) {
+	response, err := d.Client.Do(ctx, r)
+	return response, unanswered(err)
+}
+
+// unanswered gives an error that says nothing but that no valid answer came the
+// code by which a caller tries again.
+func unanswered(err error) error {
+	if err == nil || muster.CodeOf(err) != "" {
+		return err
+	}
+	return muster.Refuse(muster.CodeUnreachable, "no answer: %w", err)
 }
 
 func (d *datagrams) Session() *muster.Session { return d.session }
