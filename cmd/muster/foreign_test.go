@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -212,9 +213,12 @@ func TestOpenSSLEnrolsAndAttaches(t *testing.T) {
 	}
 }
 
+// gnutlsPriority is what all suites of the profile have in common, in GnuTLS's
+// words, between the version and the key exchange.
+const gnutlsPriority = ":+SHA256:+AEAD:+SIGN-ALL:+GROUP-SECP256R1:+COMP-NULL:+CTYPE-X509:+"
+
 // gnutls enrols with gnutls-cli over a transport in one cipher, and attaches with a key.
 func gnutls(t *testing.T, via transport, cipher, pskCipher string) foreignClient {
-	const priority = ":+SHA256:+AEAD:+SIGN-ALL:+GROUP-SECP256R1:+COMP-NULL:+CTYPE-X509:+"
 	client := func(address string, name muster.FQDN, priority string, more ...string) *program {
 		host, port := split(t, address)
 		return start(t, "gnutls-cli", append(more, "--port", port, "--sni-hostname", name.String(), "--verify-hostname", name.String(),
@@ -227,10 +231,10 @@ func gnutls(t *testing.T, via transport, cipher, pskCipher string) foreignClient
 			if via == overDTLS {
 				args, version = append(args, "--udp"), "NONE:+VERS-DTLS1.2"
 			}
-			return client(w.deviceConfig(n, via).MEF.Address, w.mef.FQDN, version+priority+"ECDHE-ECDSA:+"+cipher, args...).find(t, gnutlsExport)
+			return client(w.deviceConfig(n, via).MEF.Address, w.mef.FQDN, version+gnutlsPriority+"ECDHE-ECDSA:+"+cipher, args...).find(t, gnutlsExport)
 		},
 		attach: func(w *world, keID muster.KeID, km muster.Km) {
-			client(w.mafAddress, w.maf.FQDN, "NONE:+VERS-DTLS1.2"+priority+"PSK:+"+pskCipher,
+			client(w.mafAddress, w.maf.FQDN, "NONE:+VERS-DTLS1.2"+gnutlsPriority+"PSK:+"+pskCipher,
 				"--udp", "--pskusername", keID.String(), "--pskkey", hex.EncodeToString(km.Reveal())).find(t, gnutlsExport)
 		},
 	}
@@ -251,12 +255,11 @@ func TestGnuTLSEnrolsAndAttaches(t *testing.T) {
 	}
 }
 
-// mbedTLSClient compiles the DTLS client that the handshakes are tested with.
-func mbedTLSClient(t *testing.T) string {
+// mbedTLS compiles a peer.
+func mbedTLS(t *testing.T, source string) string {
 	t.Helper()
 	requirePeer(t, "gcc")
-	binary := filepath.Join(t.TempDir(), "client")
-	source := filepath.Join("..", "..", "handshake", "testdata", "mbedtls_client.c")
+	binary := filepath.Join(t.TempDir(), "peer")
 	output, err := exec.CommandContext(t.Context(), "gcc", "-o", binary, source, "-lmbedtls", "-lmbedx509", "-lmbedcrypto").CombinedOutput()
 	switch {
 	case err == nil:
@@ -269,7 +272,7 @@ func mbedTLSClient(t *testing.T) string {
 }
 
 func TestMbedTLSEnrolsAndAttaches(t *testing.T) {
-	binary := mbedTLSClient(t)
+	binary := mbedTLS(t, filepath.Join("..", "..", "handshake", "testdata", "mbedtls_client.c"))
 	const libraryMTU = "0"
 	bootstrap(t, foreignClient{
 		enrol: func(w *world, n int) string {
@@ -342,4 +345,56 @@ func TestEnroleeEnrolsAtOpenSSL(t *testing.T) {
 			w.sameCredential(t, credential, server.find(t, opensslExport))
 		})
 	}
+}
+
+// gnutlsServer starts gnutls-serv, which cannot choose a port, and returns its address.
+func gnutlsServer(t *testing.T, args ...string) (*program, string) {
+	t.Helper()
+	for range 5 {
+		socket, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		_, port := split(t, socket.Addr().String())
+		_ = socket.Close()
+		server := start(t, "gnutls-serv", append(args, "--port", port)...)
+		free := await(t, "gnutls-serv does not start", func() (listens bool, done bool) {
+			select {
+			case <-server.ended:
+				return false, true
+			default:
+				listens = strings.Contains(server.String(), "IPv4 0.0.0.0 port "+port+"...done")
+				return listens, listens
+			}
+		})
+		if free {
+			return server, net.JoinHostPort("127.0.0.1", port)
+		}
+	}
+	t.Fatal("gnutls-serv found no port")
+	return nil, ""
+}
+
+// TestEnroleeEnrolsAtGnuTLS is over TLS alone: over DTLS gnutls-serv prints no export.
+func TestEnroleeEnrolsAtGnuTLS(t *testing.T) {
+	t.Parallel()
+	for _, cipher := range []string{"AES-128-CBC", "AES-128-GCM"} {
+		t.Run(cipher, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 1)
+			server, address := gnutlsServer(t, "--priority", "NONE:+VERS-TLS1.2"+gnutlsPriority+"ECDHE-ECDSA:+"+cipher, "--noticket",
+				"--x509certfile", w.mef.Identity.Certificate, "--x509keyfile", w.mef.Identity.Key,
+				"--x509cafile", w.mef.Instructions[0].Anchors[0], "--require-client-cert", "--verify-client-cert",
+				"--keymatexport", bootstrapLabel, "--keymatexportsize", "48")
+			credential := w.enrolsAt(t, overTLS, address)
+			w.sameCredential(t, credential, server.find(t, gnutlsExport))
+		})
+	}
+}
+
+func TestEnroleeEnrolsAtMbedTLS(t *testing.T) {
+	t.Parallel()
+	binary := mbedTLS(t, filepath.Join("testdata", "mbedtls_server.c"))
+	w := newWorld(t, 1)
+	server := start(t, binary, w.mef.Identity.Certificate, w.mef.Identity.Key, w.mef.Instructions[0].Anchors[0])
+	credential := w.enrolsAt(t, overTLS, net.JoinHostPort("127.0.0.1", server.find(t, `PORT (\d+)`)))
+	w.sameCredential(t, credential, server.find(t, mbedTLSExport))
 }
