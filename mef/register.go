@@ -261,7 +261,7 @@ func (r *register) inSight(anchors, chain []*x509.Certificate) []*x509.Certifica
 	issuers := issuersOf(chain)
 	var near []*x509.Certificate
 	for _, anchor := range anchors {
-		if subject := string(anchor.RawSubject); issuers[subject] || r.issuers[subject] {
+		if issuers[string(anchor.RawSubject)] || r.issuers[string(anchor.RawSubject)] {
 			near = append(near, anchor)
 		}
 	}

@@ -106,6 +106,16 @@ type Rule struct {
 	Anchors   []*x509.Certificate // under which the names are meant
 	EnroleeID muster.EnroleeID    // of the Enrolee that was judged; zero otherwise
 	Targets   []muster.FQDN       // none for a MAF
+
+	pattern Pattern
+}
+
+// Covers reports whether the rule is about a name, under whatever root.
+func (r Rule) Covers(name muster.CertName) bool {
+	if !r.pattern.IsZero() {
+		return r.pattern.Covers(name)
+	}
+	return name == muster.CertName{Flavour: r.Flavour, Text: r.Name}
 }
 
 func (p *pin) rule() Rule {
@@ -114,7 +124,7 @@ func (p *pin) rule() Rule {
 	case in == nil:
 		r.Flavour, r.Name = muster.FlavourFQDN, p.maf.String()
 	case in.isGroup():
-		r.Flavour, r.Targets = in.Pattern.flavour, in.Targets
+		r.Flavour, r.Targets, r.pattern = in.Pattern.flavour, in.Targets, in.Pattern
 		_, r.Name, _ = strings.Cut(in.Pattern.String(), ":")
 	default:
 		r.Flavour, r.Name, r.Targets, r.EnroleeID = in.Certificate.Flavour, in.Certificate.Text, in.Targets, in.EnroleeID
@@ -143,7 +153,10 @@ func (f *Function) Explain(chain []*x509.Certificate, now time.Time) Explanation
 		peer, findings := cert.Verify(chain, trust, now)
 		e.Findings = findings
 		if findings.Err() != nil {
-			e.Findings = cert.Explain(chain, trust, now)
+			e.Findings = slices.DeleteFunc(cert.Explain(chain, trust, now), func(f cert.Finding) bool {
+				// Without a rule there is no root that could be missed.
+				return len(trust.Anchors) == 0 && f.Code == muster.CodeAnchorMismatch && f.Certificate == cert.NoIndex
+			})
 		} else if name, decides := r.findAny(e.Names, peer.Anchor); decides != nil {
 			rule := decides.rule()
 			if in := decides.instruction; in != nil {

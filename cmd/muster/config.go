@@ -10,6 +10,7 @@ import (
 
 	"muster"
 	"muster/cert"
+	"muster/mef"
 )
 
 // Relative paths in a configuration are relative to its file.
@@ -44,6 +45,10 @@ type mefConfig struct {
 	MAFs []mafClientConfig `yaml:"mafs"`
 	// Instructions say which Enrolees to enrol for which MAFs.
 	Instructions []instructionConfig `yaml:"instructions"`
+	// Verdicts say who is refused although an instruction admits it.
+	Verdicts []verdictConfig `yaml:"verdicts"`
+
+	file string // this was read from
 }
 
 // A mafConfig is the file that muster maf reads.
@@ -154,14 +159,16 @@ type endpointConfig struct {
 	Anchors []string `yaml:"anchors"`
 }
 
-// An instructionConfig is one Enrolee as its MEF knows it.
+// An instructionConfig is one Enrolee, or a group of them, as its MEF knows it.
 type instructionConfig struct {
-	// Certificate is the flavour and the name in the Enrolee's certificate.
+	// Certificate is the flavour and the name, or for a group the pattern of names, in the certificates.
 	Certificate certificateConfig `yaml:"certificate"`
-	// Anchors are PEM files of the roots under which that name is meant.
+	// Anchors are PEM files of the roots under which these names are meant.
 	Anchors []string `yaml:"anchors"`
-	// EnroleeID is the Absolute AE-ID or CSE-ID assigned to the Enrolee.
+	// EnroleeID is the Absolute AE-ID or CSE-ID assigned to the Enrolee; not for a group.
 	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
+	// Template forms the identifiers of a group, as //sp.example/{model}-{serial}.
+	Template string `yaml:"template"`
 	// Targets are the MAF-IDs that may fetch a key for the Enrolee.
 	Targets []muster.FQDN `yaml:"targets"`
 	// Lifetime bounds the Enrolment Key and all that is derived from it; 24h by default.
@@ -174,6 +181,24 @@ type certificateConfig struct {
 	Flavour muster.Flavour `yaml:"flavour"`
 	// Name is the name in the flavour's canonical form.
 	Name string `yaml:"name"`
+	// Pattern stands in place of Name: 0.2.481.1/100.*, *.region.example, or * for every name.
+	Pattern string `yaml:"pattern"`
+}
+
+// A verdictConfig is the operator's own word on an Enrolee or a certificate.
+type verdictConfig struct {
+	// Verdict is ban (for good), evict (may enrol again) or suspend.
+	Verdict mef.Sentence `yaml:"verdict"`
+	// EnroleeID is whom it is about; or else it is Certificate or Digest.
+	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
+	// Certificate is the flavour and name in the certificates that it is about.
+	Certificate certificateConfig `yaml:"certificate"`
+	// Digest is the SHA-256 of the one certificate that it is about, in 64 hexadecimal digits.
+	Digest string `yaml:"digest"`
+	// Before is the time before which enrolments end, as 2026-01-31T12:00:00Z; needed to evict.
+	Before time.Time `yaml:"before"`
+	// Reason is shown in the log.
+	Reason string `yaml:"reason"`
 }
 
 // A transport is "tls" or "dtls".
@@ -217,7 +242,7 @@ func resolveAll(file string, paths []string) {
 }
 
 func readMEFConfig(path string) (*mefConfig, error) {
-	c := new(mefConfig)
+	c := &mefConfig{file: path}
 	if err := readYAML(path, c); err != nil {
 		return nil, err
 	}

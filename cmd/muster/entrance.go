@@ -24,6 +24,7 @@ const maxHandshakes = 1024
 // What established has not made durable is not served.
 type entrance struct {
 	log         *slog.Logger
+	refusals    *refusalLog // may be nil
 	established func(ctx context.Context, s *muster.Session) error
 	serve       func(ctx context.Context, c *handshake.Conn)
 
@@ -82,7 +83,7 @@ func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, sh
 	log := e.log.With("remote", remote.String(), "transport", via)
 	conn, err := shake()
 	if err != nil {
-		logRefusal(log, "handshake refused", err)
+		logRefusal(log.With(e.refusals.note(remote, via, err)...), "handshake refused", err)
 		return
 	}
 	if err := e.established(ctx, conn.Session); err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -24,7 +26,12 @@ func newMEFCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mef --config FILE",
 		Short: "Run an M2M Enrolment Function until SIGTERM",
-		Args:  cobra.NoArgs,
+		Long: `Run an M2M Enrolment Function until SIGTERM.
+
+On SIGHUP it reads the configuration again and puts instructions, MAFs, their
+trust anchors, verdicts and intermediates in the place of those before. No
+session ends. A configuration that is wrong is refused, and the old one stays.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := readMEFConfig(file)
 			if err != nil {
@@ -34,7 +41,7 @@ func newMEFCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			<-cmd.Context().Done()
+			service.awaitEnd(cmd.Context(), config)
 			return service.stop()
 		},
 	}
@@ -53,35 +60,85 @@ func newMEF(config *mefConfig, store mefStore) (*mef.Function, error) {
 		FetchWindow: config.FetchWindow, MaxFetches: config.MaxFetches, MaxLive: config.MaxLive,
 		Wire: wire, Administrators: config.Administrators,
 	}
-	if c.Intermediates, err = readCertificates(config.Intermediates); err != nil {
+	if c.Rules, err = mefRules(config); err != nil {
 		return nil, err
-	}
-	anchors := anchorCache{}
-	for _, m := range config.MAFs {
-		roots, err := anchors.read(m.Anchors)
-		if err != nil {
-			return nil, err
-		}
-		c.MAFs = append(c.MAFs, mef.Client{Name: m.FQDN, Anchors: roots})
-	}
-	for _, in := range config.Instructions {
-		roots, err := anchors.read(in.Anchors)
-		if err != nil {
-			return nil, err
-		}
-		name, err := cert.ParseName(in.Certificate.Flavour, in.Certificate.Name)
-		if err != nil {
-			return nil, configErrorf("the instruction for %s: %v", in.EnroleeID, err)
-		}
-		c.Instructions = append(c.Instructions, mef.Instruction{
-			Certificate: name, Anchors: roots, EnroleeID: in.EnroleeID, Targets: in.Targets, Lifetime: in.Lifetime,
-		})
 	}
 	function, err := mef.New(c, store, store)
 	if err != nil {
 		return nil, configErrorf("%v", err)
 	}
 	return function, nil
+}
+
+// mefRules reads what the rules of the configuration name.
+func mefRules(config *mefConfig) (rules mef.Rules, err error) {
+	if rules.Intermediates, err = readCertificates(config.Intermediates); err != nil {
+		return rules, err
+	}
+	anchors := anchorCache{}
+	for _, m := range config.MAFs {
+		roots, err := anchors.read(m.Anchors)
+		if err != nil {
+			return rules, err
+		}
+		rules.MAFs = append(rules.MAFs, mef.Client{Name: m.FQDN, Anchors: roots})
+	}
+	for i, in := range config.Instructions {
+		instruction, err := in.read(anchors)
+		if err != nil {
+			return rules, configErrorf("instruction %d: %v", i+1, err)
+		}
+		rules.Instructions = append(rules.Instructions, instruction)
+	}
+	for i, v := range config.Verdicts {
+		verdict, err := v.read()
+		if err != nil {
+			return rules, configErrorf("verdict %d: %v", i+1, err)
+		}
+		rules.Verdicts = append(rules.Verdicts, verdict)
+	}
+	return rules, nil
+}
+
+func (c instructionConfig) read(anchors anchorCache) (mef.Instruction, error) {
+	in := mef.Instruction{EnroleeID: c.EnroleeID, Targets: c.Targets, Lifetime: c.Lifetime}
+	var err error
+	if in.Anchors, err = anchors.read(c.Anchors); err != nil {
+		return in, err
+	}
+	if c.Certificate.Pattern == "" {
+		in.Certificate, err = cert.ParseName(c.Certificate.Flavour, c.Certificate.Name)
+		if err == nil && c.Template != "" {
+			err = errors.New("a template is for a pattern")
+		}
+		return in, err
+	}
+	if c.Certificate.Name != "" {
+		return in, errors.New("a certificate has either a name or a pattern")
+	}
+	if in.Pattern, err = mef.ParsePattern(c.Certificate.Flavour, c.Certificate.Pattern); err != nil {
+		return in, err
+	}
+	in.Template, err = mef.ParseTemplate(c.Template, in.Pattern)
+	return in, err
+}
+
+func (c verdictConfig) read() (mef.Verdict, error) {
+	v := mef.Verdict{Sentence: c.Verdict, EnroleeID: c.EnroleeID, Before: c.Before, Reason: c.Reason}
+	if c.Certificate != (certificateConfig{}) {
+		var err error
+		if v.Name, err = cert.ParseName(c.Certificate.Flavour, c.Certificate.Name); err != nil {
+			return v, err
+		}
+	}
+	if c.Digest != "" {
+		digest, err := hex.DecodeString(c.Digest)
+		if err != nil || len(digest) != len(v.Certificate) {
+			return v, errors.New("the digest is not 64 hexadecimal digits")
+		}
+		v.Certificate = muster.Digest(digest)
+	}
+	return v, nil
 }
 
 func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen observer) (*service, error) {
@@ -97,7 +154,10 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	s.closers = append(s.closers, store.Close)
 	function, err := newMEF(config, store)
 	if err == nil {
-		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, mefRole(function, log, seen))
+		s.replace = function.Replace
+		role := mefRole(function, log, seen)
+		role.refusals = newRefusalLog(config.Store.Path+refusalsSuffix, config.file)
+		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, role)
 	}
 	if err != nil {
 		_ = s.stop()

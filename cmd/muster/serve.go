@@ -30,7 +30,8 @@ type service struct {
 	entrances []*entrance
 	http      *binding.Server
 	coap      *coap.Server
-	closers   []func() error // in reverse order of opening
+	closers   []func() error        // in reverse order of opening
+	replace   func(mef.Rules) error // of a MEF; nil for a MAF
 
 	base   context.Context // of all that runs; ends after the drain
 	cancel context.CancelFunc
@@ -50,6 +51,7 @@ type role struct {
 	established func(ctx context.Context, s *muster.Session) error
 	handler     primitive.Handler
 	fetch       binding.FetchFunc
+	refusals    *refusalLog // of what verify refuses; may be nil
 }
 
 // listen opens the sockets that the configuration names.
@@ -79,7 +81,7 @@ func (s *service) listenTLS(name muster.FQDN, address string, limits handshakeCo
 	s.closers = append(s.closers, s.tls.Close)
 	s.http = binding.NewServer(binding.Config{Handler: r.handler, Fetch: r.fetch, Logger: s.log})
 	s.tasks.Go(s.http.Serve)
-	door := &entrance{log: s.log, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
 		if err := s.http.Handle(c); err != nil {
 			s.log.Debug("connection dropped", "error", err)
 		}
@@ -104,7 +106,7 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 	}
 	s.closers = append(s.closers, s.dtls.Close)
 	s.coap = coap.NewServer(coap.Config{Handler: r.handler, Logger: s.log})
-	door := &entrance{log: s.log, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
 		if err := s.coap.ServeConn(ctx, c); err != nil {
 			s.log.Debug("association ended", "error", err)
 		}
@@ -116,7 +118,12 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 }
 
 func (r role) verifyNow(chain []*x509.Certificate) (muster.Peer, error) {
-	return r.verify(chain, time.Now())
+	now := time.Now()
+	peer, err := r.verify(chain, now)
+	if err != nil {
+		err = &refusedChain{err, chain, now}
+	}
+	return peer, err
 }
 
 // stop takes no more connections, waits at most drainTime for what has begun, and

@@ -242,6 +242,8 @@ type entry struct {
 	Msg   string
 	Code  muster.Code
 	Error string
+	// Explain is the command that explains a refused chain.
+	Explain string
 }
 
 // A journal is a log that can be asked.

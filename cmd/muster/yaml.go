@@ -133,7 +133,7 @@ func checkStruct(node *yaml.Node, want reflect.Type) []string {
 
 func fieldOf(t reflect.Type, key string) (reflect.StructField, bool) {
 	for field := range t.Fields() {
-		if keyOf(field) == key {
+		if field.IsExported() && keyOf(field) == key {
 			return field, true
 		}
 	}
@@ -148,7 +148,9 @@ func keyOf(field reflect.StructField) string {
 func keysOf(t reflect.Type) []string {
 	var keys []string
 	for field := range t.Fields() {
-		keys = append(keys, keyOf(field))
+		if field.IsExported() {
+			keys = append(keys, keyOf(field))
+		}
 	}
 	return keys
 }
