@@ -103,7 +103,7 @@ func (a *attempt) run(ctx context.Context, timeout time.Duration, raw net.Conn, 
 		var session *muster.Session
 		if session, err = a.session(conn); err == nil {
 			wire.pass()
-			return &Conn{Conn: conn, Session: session}, nil
+			return &Conn{Conn: conn, Session: session, Protocol: conn.ConnectionState().NegotiatedProtocol}, nil
 		}
 	}
 	linger(ctx, raw)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"time"
 
 	"muster"
@@ -32,6 +33,26 @@ type Config struct {
 	// 10.2 makes mandatory and which has no defence against the timing of
 	// padding in crypto/tls. With it, it is the last choice.
 	NoCBC bool
+	// Protocols are the application protocols to agree on by ALPN (RFC 7301), the
+	// preferred first. A server refuses a client that offers only others; a client
+	// that offers none is always served.
+	Protocols []string
+}
+
+// The application protocols that the bindings speak over TLS.
+const (
+	ProtocolHTTP1 = "http/1.1"
+	ProtocolHTTP2 = "h2"
+)
+
+// allowed returns the protocols that may be spoken over one of some suites: HTTP/2
+// forbids all but authenticated encryption (RFC 9113 9.2.2), which crypto/tls
+// prefers whenever both sides have it.
+func (c Config) allowed(suites []uint16) []string {
+	if slices.Contains(suites, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256) {
+		return c.Protocols
+	}
+	return slices.DeleteFunc(slices.Clone(c.Protocols), func(p string) bool { return p == ProtocolHTTP2 })
 }
 
 func (c Config) check() error {
@@ -64,5 +85,6 @@ func (c Config) profile() *tls.Config {
 		CurvePreferences:       []tls.CurveID{tls.CurveP256, tls.X25519},
 		SessionTicketsDisabled: true,
 		Renegotiation:          tls.RenegotiateNever,
+		NextProtos:             c.Protocols,
 	}
 }

@@ -19,6 +19,9 @@ import (
 type Conn struct {
 	net.Conn
 	Session *muster.Session
+	// Protocol is the application protocol that both sides agreed on by ALPN,
+	// and "" if they did not speak of one.
+	Protocol string
 }
 
 // Verify judges the certificates that a peer presented, leaf first, and returns

@@ -154,3 +154,60 @@ func TestContextEndsHandshake(t *testing.T) {
 	}
 	wantCode(t, err, muster.CodeHandshakeFailed)
 }
+
+// alpn is a handshake in which both sides name application protocols, and the
+// client only some suites. The client is crypto/tls itself, so that it may do what
+// ours does not.
+func alpn(t *testing.T, server, client []string, suites ...uint16) result {
+	t.Helper()
+	p := newPKI(t)
+	config := p.config(t, serverName)
+	config.Protocols = server
+	near, far := pair(t)
+	ended := serve(t, newServer(t, config), far)
+	conn := tls.Client(near, &tls.Config{
+		ServerName: serverName, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, NextProtos: client, CipherSuites: suites,
+		Certificates: []tls.Certificate{*p.issue(t, "device.example.com", 0)},
+	})
+	go func() { _ = conn.HandshakeContext(t.Context()) }()
+	return <-ended
+}
+
+func TestApplicationProtocol(t *testing.T) {
+	t.Parallel()
+	both := []string{handshake.ProtocolHTTP2, handshake.ProtocolHTTP1}
+	const gcm, cbc = tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256
+	for name, tc := range map[string]struct {
+		server, client []string
+		suites         []uint16
+		want           string
+	}{
+		"both":                  {both, both, []uint16{gcm, cbc}, "h2"},
+		"client prefers CBC":    {both, both, []uint16{cbc, gcm}, "h2"},
+		"HTTP/1.1 only":         {both, []string{"http/1.1"}, []uint16{gcm}, "http/1.1"},
+		"CBC only":              {both, both, []uint16{cbc}, "http/1.1"},
+		"client names none":     {both, nil, []uint16{gcm}, ""},
+		"server knows of none":  {nil, both, []uint16{gcm}, ""},
+		"server without HTTP/2": {both[1:], both, []uint16{gcm}, "http/1.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := alpn(t, tc.server, tc.client, tc.suites...); got.err != nil || got.conn.Protocol != tc.want {
+				t.Errorf("%+v, want %q", got, tc.want)
+			}
+		})
+	}
+	for name, tc := range map[string]struct {
+		client []string
+		suites []uint16
+	}{
+		"another protocol":    {[]string{"mqtt"}, []uint16{gcm}},
+		"HTTP/2 without AEAD": {[]string{"h2"}, []uint16{cbc}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := alpn(t, both, tc.client, tc.suites...)
+			wantCode(t, got.err, muster.CodeHandshakeFailed)
+		})
+	}
+}

@@ -34,7 +34,9 @@ func (s *Server) Handshake(ctx context.Context, conn net.Conn) (*Conn, error) {
 		if err := s.examine(hello); err != nil {
 			return nil, a.refuse(err)
 		}
-		return nil, nil
+		chosen := config.Clone()
+		chosen.NextProtos = s.config.allowed(hello.CipherSuites)
+		return chosen, nil
 	}
 	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return a.identity(s.config.Identity)
