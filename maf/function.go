@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -37,6 +38,12 @@ type Config struct {
 	// stakeholders for which MAF clients may register.
 	Wire           *primitive.Wire
 	Administrators []muster.FQDN
+	// Stakeholders admit some clients, or have configurations for them.
+	Stakeholders []tef.Stakeholder
+	// MaxKeys is how many unexpired keys a client may have registered.
+	MaxKeys int
+	// Rand is the source of key identifiers. It is read by several goroutines.
+	Rand io.Reader
 }
 
 // A Retriever asks a MEF for the key of a KeID, over this MAF's own mutually
@@ -60,22 +67,23 @@ type Function struct {
 	store     Store
 	retriever Retriever
 	fetches   singleflight.Group
-	refused   refusals
+	refused   tef.Refusals
 	service   tef.Service
 }
 
 // New returns a MAF, or an error that says what the configuration lacks.
-func New(config Config, store Store, registrations tef.Store, retriever Retriever) (*Function, error) {
+func New(config Config, store Store, records tef.Stores, retriever Retriever) (*Function, error) {
 	switch {
-	case config.FQDN.IsZero() || config.Wire == nil:
-		return nil, errors.New("the MAF has no FQDN or no wire names")
+	case config.FQDN.IsZero() || config.Wire == nil || config.Rand == nil || config.MaxKeys < 1:
+		return nil, errors.New("the MAF has no FQDN, no wire names, no source of chance or no keys to distribute")
 	case slices.Contains(config.MEFs, config.FQDN):
 		return nil, fmt.Errorf("%s cannot be both the MAF and one of its MEFs: a key identifier would be ambiguous", config.FQDN)
 	case config.KeIDLifetime <= 0 || config.FetchTimeout <= 0:
 		return nil, fmt.Errorf("the KeID lifetime %s or the fetch timeout %s is not positive", config.KeIDLifetime, config.FetchTimeout)
 	}
 	return &Function{config: config, store: store, retriever: retriever, service: tef.Service{
-		Party: tef.MAF(), FQDN: config.FQDN, Wire: config.Wire, Store: registrations, Administrators: config.Administrators,
+		Party: tef.MAF(), FQDN: config.FQDN, Wire: config.Wire, Store: records.Registrations, Keys: records.Keys,
+		Administrators: config.Administrators, Stakeholders: config.Stakeholders, MaxKeys: config.MaxKeys, Rand: config.Rand,
 	}}, nil
 }
 
@@ -100,7 +108,7 @@ func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (mus
 	if !errors.Is(err, ErrUnknown) {
 		return c.Km, refuseStore(err, identity)
 	}
-	if f.refused.has(id, now) {
+	if f.refused.Has(id.String(), now) {
 		return muster.Km{}, muster.Refuse(muster.CodeKeyUnknown, "%s was refused by its MEF a moment ago", id)
 	}
 	return f.fetch(ctx, id, now)
@@ -116,7 +124,7 @@ func (f *Function) fetch(ctx context.Context, id muster.KeID, now time.Time) (mu
 		key, err := f.retriever.RetrieveKey(ctx, id, muster.SUIDForMAF)
 		if err != nil {
 			if muster.CodeOf(err) == muster.CodeKeyUnknown {
-				f.refused.add(id, now.Add(f.config.RefusalMemory), now)
+				f.refused.Add(id.String(), now.Add(f.config.RefusalMemory), now)
 			}
 			return muster.Km{}, err
 		}
@@ -166,10 +174,10 @@ func (f *Function) Credential(ctx context.Context, session *muster.Session, now 
 	return c, refuseStore(err, identity)
 }
 
-// Serve answers a request of a MAF client, among them the registration by which
-// it learns its KmID.
+// Serve answers a request of a MAF client: the registration by which it learns its
+// KmID, and the registration and retrieval of keys.
 //
-// TS-0003 8.8.2.3
+// TS-0003 8.8.2
 func (f *Function) Serve(ctx context.Context, session *muster.Session, r *primitive.Request, now time.Time) (*primitive.Response, error) {
 	c, err := f.Credential(ctx, session, now)
 	if err != nil {
@@ -177,6 +185,13 @@ func (f *Function) Serve(ctx context.Context, session *muster.Session, r *primit
 	}
 	return f.service.Serve(ctx, tef.Client{
 		Identity: c.EnroleeID.String(), ID: c.EnroleeID, KmID: c.KmID, Expires: c.Expires,
+		Export: func(context.Context, muster.SUID, []string) (tef.ExportedKey, error) {
+			kc, relative, err := muster.ConnectionKey(session)
+			if errors.Is(err, muster.ErrExported) {
+				err = muster.Refuse(muster.CodeAlreadyExported, "%w", err)
+			}
+			return tef.ExportedKey{Relative: relative, Key: kc, Latest: c.Expires}, err
+		},
 	}, r, now)
 }
 

@@ -2,6 +2,7 @@ package maf_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"sync"
@@ -72,7 +73,7 @@ type scene struct {
 func config() maf.Config {
 	return maf.Config{
 		FQDN: mafFQDN, MEFs: []muster.FQDN{mefFQDN}, KeIDLifetime: 10 * time.Minute,
-		FetchTimeout: 3 * time.Second, RefusalMemory: 30 * time.Second,
+		FetchTimeout: 3 * time.Second, RefusalMemory: 30 * time.Second, MaxKeys: 4, Rand: rand.Reader,
 		Wire: must(primitive.NewWire(primitive.WireConfig{})), Administrators: []muster.FQDN{must(muster.ParseFQDN("admin.example.com"))},
 	}
 }
@@ -82,9 +83,11 @@ func newScene(t *testing.T) *scene {
 	s := &scene{T: t, store: mustertest.NewMemory(), mef: &mefStub{keys: map[muster.KeID]maf.RetrievedKey{
 		known: {Km: knownKm, EnroleeID: device, Lifetime: time.Hour},
 	}}}
-	s.function = must(maf.New(config(), s.store, s.store, s.mef))
+	s.function = must(maf.New(config(), s.store, s.records(), s.mef))
 	return s
 }
+
+func (s *scene) records() tef.Stores { return tef.Stores{Registrations: s.store, Keys: s.store} }
 
 func (s *scene) psk(identity string, after time.Duration) (muster.Km, error) {
 	return s.function.PSK(s.Context(), identity, begin.Add(after))
@@ -272,15 +275,17 @@ func TestRegistrationAssignsTheKmID(t *testing.T) {
 func TestIncompleteConfigurations(t *testing.T) {
 	s := newScene(t)
 	for name, spoil := range map[string]func(*maf.Config){
-		"FQDN":            func(c *maf.Config) { c.FQDN = muster.FQDN{} },
-		"wire":            func(c *maf.Config) { c.Wire = nil },
-		"MEF of one name": func(c *maf.Config) { c.MEFs = append(c.MEFs, mafFQDN) },
-		"KeID lifetime":   func(c *maf.Config) { c.KeIDLifetime = 0 },
-		"fetch timeout":   func(c *maf.Config) { c.FetchTimeout = 0 },
+		"FQDN":             func(c *maf.Config) { c.FQDN = muster.FQDN{} },
+		"wire":             func(c *maf.Config) { c.Wire = nil },
+		"MEF of one name":  func(c *maf.Config) { c.MEFs = append(c.MEFs, mafFQDN) },
+		"KeID lifetime":    func(c *maf.Config) { c.KeIDLifetime = 0 },
+		"source of chance": func(c *maf.Config) { c.Rand = nil },
+		"maximum of keys":  func(c *maf.Config) { c.MaxKeys = 0 },
+		"fetch timeout":    func(c *maf.Config) { c.FetchTimeout = 0 },
 	} {
 		c := config()
 		spoil(&c)
-		if _, err := maf.New(c, s.store, s.store, s.mef); err == nil {
+		if _, err := maf.New(c, s.store, s.records(), s.mef); err == nil {
 			t.Errorf("made with a wrong %s", name)
 		}
 	}

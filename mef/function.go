@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,15 @@ type Config struct {
 	// stakeholders for which MEF clients may register.
 	Wire           *primitive.Wire
 	Administrators []muster.FQDN
+	// Stakeholders admit some clients, or have configurations for them.
+	Stakeholders []tef.Stakeholder
+	// MaxKeys is how many unexpired keys a client may have registered.
+	MaxKeys int
+	// RetryDuration is after which time a client asks again that was told that there
+	// is no command.
+	RetryDuration time.Duration
+	// Rand is the source of identifiers. It is read by several goroutines.
+	Rand io.Reader
 }
 
 // A Function is an M2M Enrolment Function. Its methods may be called by many
@@ -47,17 +57,23 @@ type Function struct {
 }
 
 // New returns a MEF, or an error that names what in the configuration contradicts itself.
-func New(config Config, store Store, registrations tef.Store) (*Function, error) {
-	if config.FQDN.IsZero() || config.Wire == nil {
-		return nil, errors.New("the MEF has no FQDN or no wire names")
+func New(config Config, store Store, records tef.Stores) (*Function, error) {
+	if config.FQDN.IsZero() || config.Wire == nil || config.Rand == nil {
+		return nil, errors.New("the MEF has no FQDN, no wire names or no source of chance")
+	}
+	if config.MaxKeys < 1 || config.RetryDuration <= 0 {
+		return nil, fmt.Errorf("the maximum of %d keys or the retry duration %s is not positive", config.MaxKeys, config.RetryDuration)
 	}
 	if config.FetchWindow <= 0 || config.MaxFetches < 1 || config.MaxLive < 1 {
 		return nil, fmt.Errorf("the fetch window %s, the maximum of %d fetches or of %d live enrolments is not positive",
 			config.FetchWindow, config.MaxFetches, config.MaxLive)
 	}
 	f := &Function{config: config, store: store, service: tef.Service{
-		Party: tef.MEF(), FQDN: config.FQDN, Wire: config.Wire, Store: registrations, Administrators: config.Administrators,
+		Party: tef.MEF(), FQDN: config.FQDN, Wire: config.Wire, Store: records.Registrations, Keys: records.Keys, Commands: records.Commands,
+		Administrators: config.Administrators, Stakeholders: config.Stakeholders,
+		MaxKeys: config.MaxKeys, RetryDuration: config.RetryDuration, Rand: config.Rand,
 	}}
+	f.service.Withheld = f.withheld
 	return f, f.Replace(config.Rules)
 }
 
@@ -118,49 +134,6 @@ func refuseStore(err error, id muster.KeID) error {
 	}
 }
 
-// A ProvisionedKey is what a MAF gets for a KeID.
-type ProvisionedKey struct {
-	Km        muster.Km // derived for this MAF alone
-	EnroleeID muster.EnroleeID
-	Lifetime  time.Duration // what remains of it, in whole seconds
-}
-
-// FetchCredential hands the key for a usage to the MAF of a session, which may
-// leave the originator empty but not name another. The refusals for a KeID that
-// is unknown, expired, spent or another MAF's differ in nothing but the detail
-// for the operator.
-//
-// TS-0003 8.3.2.1, 8.3.5.2.8
-func (f *Function) FetchCredential(ctx context.Context, session *muster.Session, originator string, id muster.KeID, usage muster.SUID, now time.Time) (ProvisionedKey, error) {
-	peer, err := f.known(session.Peer)
-	switch {
-	case err != nil:
-		return ProvisionedKey{}, muster.Refuse(muster.CodeNotTarget, "%w", err)
-	case peer.instruction != nil:
-		return ProvisionedKey{}, muster.Refuse(muster.CodeNotTarget, "%s is not a MAF", session.Peer.Name)
-	case originator != "" && originator != peer.maf.String():
-		return ProvisionedKey{}, muster.Refuse(muster.CodeOriginMismatch, "the originator %q is not %s, which the session authenticated", originator, peer.maf)
-	case usage != muster.SUIDForMAF:
-		return ProvisionedKey{}, muster.Refuse(muster.CodeNotTarget, "%s asked for SUID %s, not %s", peer.maf, usage, muster.SUIDForMAF)
-	case id.MEF() != f.config.FQDN:
-		return ProvisionedKey{}, muster.Refuse(muster.CodeKeyUnknown, "%s is not a KeID of this MEF", id)
-	}
-	stored, err := f.store.FetchEnrolment(ctx, Fetch{
-		KeID: id, MAF: peer.maf, Now: now, Window: f.config.FetchWindow, Max: f.config.MaxFetches,
-	})
-	if err != nil {
-		return ProvisionedKey{}, refuseStore(err, id)
-	}
-	if reason := f.register.Load().verdicts.void(stored); reason != "" {
-		return ProvisionedKey{}, muster.Refuse(muster.CodeKeyUnknown, "%s of %s is withheld: %s", id, stored.EnroleeID, reason)
-	}
-	km, err := stored.Ke.MasterCredential(f.config.Derivation, peer.maf)
-	if err != nil {
-		return ProvisionedKey{}, err
-	}
-	return ProvisionedKey{km, stored.EnroleeID, stored.Expires.Sub(now).Truncate(time.Second)}, nil
-}
-
 // Serve answers a request of an Enrolee or a MAF.
 //
 // TS-0003 8.3.5.2
@@ -169,9 +142,5 @@ func (f *Function) Serve(ctx context.Context, session *muster.Session, r *primit
 	if err != nil {
 		return nil, err
 	}
-	client := tef.Client{Identity: peer.maf.String()}
-	if in := peer.instruction; in != nil {
-		client = tef.Client{Identity: in.EnroleeID.String(), ID: in.EnroleeID, Expires: now.Add(in.Lifetime)}
-	}
-	return f.service.Serve(ctx, client, r, now)
+	return f.service.Serve(ctx, f.client(session, peer, now), r, now)
 }

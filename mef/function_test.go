@@ -1,6 +1,7 @@
 package mef_test
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"muster/mef"
 	"muster/mustertest"
 	"muster/primitive"
+	"muster/tef"
 )
 
 func must[T any](v T, err error) T {
@@ -39,6 +41,7 @@ func newScene(t testing.TB, change func(*scene)) *scene {
 	s.config = mef.Config{
 		FQDN: must(muster.ParseFQDN("mef.example.com")), Derivation: muster.ProfileMasterCredential,
 		FetchWindow: 5 * time.Minute, MaxFetches: 3, MaxLive: 4, Wire: must(primitive.NewWire(primitive.WireConfig{})),
+		MaxKeys: 4, RetryDuration: time.Hour, Rand: rand.Reader,
 	}
 	s.config.Rules = mef.Rules{
 		MAFs: []mef.Client{
@@ -53,12 +56,16 @@ func newScene(t testing.TB, change func(*scene)) *scene {
 	if change != nil {
 		change(s)
 	}
-	function, err := mef.New(s.config, s.store, s.store)
+	function, err := mef.New(s.config, s.store, s.records())
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.function = function
 	return s
+}
+
+func (s *scene) records() tef.Stores {
+	return tef.Stores{Registrations: s.store, Keys: s.store, Commands: s.store}
 }
 
 func enroleeID(name string) muster.EnroleeID {
@@ -215,9 +222,9 @@ func TestFetchRefusesAlike(t *testing.T) {
 		"unknown KeID":     {target, "", unknown, muster.SUIDForMAF, 0, muster.CodeKeyUnknown},
 		"KeID of another":  {target, "", foreign, muster.SUIDForMAF, 0, muster.CodeKeyUnknown},
 		"not a target":     {stranger, "", enrolment.KeID, muster.SUIDForMAF, 0, muster.CodeKeyUnknown},
-		"other usage":      {target, "", enrolment.KeID, muster.SUIDForSAEF, 0, muster.CodeNotTarget},
+		"other usage":      {target, "", enrolment.KeID, muster.SUIDForSAEF, 0, muster.CodeKeyUnknown},
 		"expired":          {target, "", enrolment.KeID, muster.SUIDForMAF, time.Hour, muster.CodeKeyUnknown},
-		"an Enrolee":       {device, "", enrolment.KeID, muster.SUIDForMAF, 0, muster.CodeNotTarget},
+		"an Enrolee":       {device, "", enrolment.KeID, muster.SUIDForMAF, 0, muster.CodeKeyUnknown},
 		"another's origin": {target, "maf.example.net", enrolment.KeID, muster.SUIDForMAF, 0, muster.CodeOriginMismatch},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -258,7 +265,7 @@ func TestContradictoryConfigurations(t *testing.T) {
 		config.Instructions = append([]mef.Instruction(nil), config.Instructions...)
 		config.MAFs = append([]mef.Client(nil), config.MAFs...)
 		change(&config)
-		if _, err := mef.New(config, s.store, s.store); err == nil {
+		if _, err := mef.New(config, s.store, s.records()); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

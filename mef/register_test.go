@@ -354,7 +354,7 @@ func TestManyRoots(t *testing.T) {
 func BenchmarkVerifyPeer(b *testing.B) {
 	pki := mustertest.NewPKI(b)
 	for _, n := range []int{1_000, 10_000, 100_000, 1_000_000} {
-		s := &scene{pki: pki}
+		s := &scene{pki: pki, store: mustertest.NewMemory()}
 		rules := mef.Rules{Instructions: []mef.Instruction{s.group(b, "0.2.481.1/100.*", "//group.example/{model}-{serial}")}}
 		for i := range n {
 			name := muster.CertName{Flavour: muster.FlavourDevice, Text: fmt.Sprintf("0.2.481.1/200.1.%d", i)}
@@ -362,7 +362,7 @@ func BenchmarkVerifyPeer(b *testing.B) {
 		}
 		config := newScene(b, nil).config
 		config.Rules = rules
-		function := must(mef.New(config, mustertest.NewMemory(), mustertest.NewMemory()))
+		function := must(mef.New(config, s.store, s.records()))
 		for kind, name := range map[string]string{"exact": "0.2.481.1/200.1.7", "pattern": "0.2.481.1/100.1.7", "unknown": "0.2.481.1/300.1.7"} {
 			chain := pki.NewLeaf(b, pki.Intermediate, []muster.CertName{deviceNamed(name)}, []cert.Usage{cert.UsageClient}).Chain
 			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {

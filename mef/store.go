@@ -78,6 +78,11 @@ type Store interface {
 	// is returned with f.MAF as its only target. Everything else is ErrUnknown.
 	FetchEnrolment(ctx context.Context, f Fetch) (Enrolment, error)
 
+	// EnrolmentOf returns the enrolment that a session of the Enrolee made, with all
+	// its targets that are still kept, and with Ke unless that is erased for all of
+	// them. ErrUnknown if there is none that has not expired at now.
+	EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, session muster.Digest, now time.Time) (Enrolment, error)
+
 	// EraseEnrolment erases the key for one MAF, which has confirmed it or lost
 	// its right to it; erasing again does nothing. ErrUnknown without such a row.
 	EraseEnrolment(ctx context.Context, id muster.KeID, maf muster.FQDN) error

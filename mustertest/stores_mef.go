@@ -21,6 +21,7 @@ func MEFStore[S mef.Store](t *testing.T, open func(testing.TB) (S, func() S)) {
 		"what was fetched lives until the next":     mefCase.overlap,
 		"targets are erased one by one":             mefCase.targetsApart,
 		"the number of live enrolments is bounded":  mefCase.maxLive,
+		"a session finds its own enrolment":         mefCase.ofSession,
 		"a fetch is bounded in number":              mefCase.fetchCount,
 		"a fetch is bounded in time":                mefCase.fetchWindow,
 		"only a target fetches":                     mefCase.fetchTarget,

@@ -248,3 +248,30 @@ func (c mefCase) raceConflict() {
 		c.Errorf("the KeID belongs to %d Enrolees", owner.Load())
 	}
 }
+
+func (c mefCase) ofSession() {
+	first := c.enrolment(1, 1)
+	first.Targets = []muster.FQDN{c.other(), c.maf()}
+	first = c.mustCreate(first)
+	second := c.mustCreate(c.enrolment(2, 1))
+	of := func(what string, e mef.Enrolment, after time.Duration, want error) mef.Enrolment {
+		c.Helper()
+		got, err := c.store.EnrolmentOf(c.Context(), e.EnroleeID, e.Session, start().Add(after))
+		wantError(c, what, err, want)
+		return got
+	}
+	c.wantSame("the second", of("the second", second, 0, nil), second)
+	if got := of("the first, superseded for one target", first, 0, nil); got.KeID != first.KeID || !got.Ke.Equal(first.Ke) {
+		c.Errorf("the first session has %v", got)
+	}
+	of("before expiry", second, 24*hour-time.Second, nil)
+	of("at expiry", second, 24*hour, mef.ErrUnknown)
+	of("another session", c.enrolment(3, 1), 0, mef.ErrUnknown)
+	stranger := second
+	stranger.EnroleeID = enroleeID(c, 2)
+	of("the session of another Enrolee", stranger, 0, mef.ErrUnknown)
+	wantError(c, "erase", c.store.EraseEnrolment(c.Context(), second.KeID, c.maf()), nil)
+	erased := second
+	erased.Ke = muster.Ke{}
+	c.wantSame("erased", of("erased", second, 0, nil), erased)
+}

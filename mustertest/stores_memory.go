@@ -13,7 +13,7 @@ import (
 	"muster/tef"
 )
 
-// A Memory is a mef.Store, maf.Store and tef.Store that keeps everything in
+// A Memory is every store of mef, maf and tef at once, and keeps everything in
 // memory and so is durable only as long as the process. It is written for
 // clarity: one lock, and every rule of the contracts in the plainest form.
 type Memory struct {
@@ -21,12 +21,17 @@ type Memory struct {
 	enrolments    map[muster.KeID]*enrolmentRecord  // guarded by mu
 	credentials   []*credentialRecord               // guarded by mu, in the order of storing
 	registrations map[string]tef.ClientRegistration // guarded by mu, by function and id
+	keys          map[tef.KeyID]*keyRecord          // guarded by mu
+	commands      []tef.QueuedCommand               // guarded by mu, in the order of queueing
 }
 
 var (
 	_ mef.Store = (*Memory)(nil)
 	_ maf.Store = (*Memory)(nil)
 	_ tef.Store = (*Memory)(nil)
+
+	_ tef.KeyStore     = (*Memory)(nil)
+	_ tef.CommandStore = (*Memory)(nil)
 )
 
 // An enrolmentRecord is an enrolment and what became of it for each target that is
@@ -53,6 +58,7 @@ func NewMemory() *Memory {
 	return &Memory{
 		enrolments:    make(map[muster.KeID]*enrolmentRecord),
 		registrations: make(map[string]tef.ClientRegistration),
+		keys:          make(map[tef.KeyID]*keyRecord),
 	}
 }
 
@@ -148,6 +154,21 @@ func (m *Memory) FetchEnrolment(ctx context.Context, f mef.Fetch) (mef.Enrolment
 	e := record.snapshot()
 	e.Targets = []muster.FQDN{f.MAF}
 	return e, nil
+}
+
+// EnrolmentOf is mef.Store's.
+func (m *Memory) EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, session muster.Digest, now time.Time) (mef.Enrolment, error) {
+	if err := ctx.Err(); err != nil {
+		return mef.Enrolment{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, record := range m.enrolments {
+		if record.EnroleeID == enrolee && record.Session == session && !expired(record.Expires, now) {
+			return record.snapshot(), nil
+		}
+	}
+	return mef.Enrolment{}, mef.ErrUnknown
 }
 
 // EraseEnrolment is mef.Store's.
@@ -354,14 +375,14 @@ func (m *Memory) PutRegistration(ctx context.Context, r tef.ClientRegistration) 
 }
 
 // Registration is tef.Store's.
-func (m *Memory) Registration(ctx context.Context, function muster.FQDN, id string, now time.Time) (tef.ClientRegistration, error) {
+func (m *Memory) Registration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string, now time.Time) (tef.ClientRegistration, error) {
 	if err := ctx.Err(); err != nil {
 		return tef.ClientRegistration{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r, ok := m.registrations[registrationKey(function, id)]
-	if !ok || expired(r.Expires, now) {
+	if !ok || r.ClientID != client || expired(r.Expires, now) {
 		return tef.ClientRegistration{}, tef.ErrUnknown
 	}
 	r.Labels = slices.Clone(r.Labels)
@@ -369,14 +390,14 @@ func (m *Memory) Registration(ctx context.Context, function muster.FQDN, id stri
 }
 
 // DeleteRegistration is tef.Store's.
-func (m *Memory) DeleteRegistration(ctx context.Context, function muster.FQDN, id string) error {
+func (m *Memory) DeleteRegistration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := registrationKey(function, id)
-	if _, ok := m.registrations[key]; !ok {
+	if r, ok := m.registrations[key]; !ok || r.ClientID != client {
 		return tef.ErrUnknown
 	}
 	delete(m.registrations, key)

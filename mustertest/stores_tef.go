@@ -18,6 +18,7 @@ func TEFStore[S tef.Store](t *testing.T, open func(testing.TB) (S, func() S)) {
 		"a registration without options":           tefCase.bare,
 		"replacing keeps the time of creation":     tefCase.replace,
 		"another client's identifier is refused":   tefCase.conflict,
+		"another client's registration is unknown": tefCase.strangers,
 		"functions do not share identifiers":       tefCase.functions,
 		"an expired registration is unknown":       tefCase.expired,
 		"a deleted registration is unknown":        tefCase.remove,
@@ -60,7 +61,7 @@ func (c tefCase) mustPut(r tef.ClientRegistration) tef.ClientRegistration {
 }
 
 func (c tefCase) get(r tef.ClientRegistration, after time.Duration) (tef.ClientRegistration, error) {
-	return c.store.Registration(c.Context(), r.Function, r.ID, start().Add(after))
+	return c.store.Registration(c.Context(), r.Function, r.ClientID, r.ID, start().Add(after))
 }
 
 func (c tefCase) wantStored(what string, want tef.ClientRegistration) {
@@ -129,6 +130,14 @@ func (c tefCase) conflict() {
 	c.wantStored("after all conflicts", r)
 }
 
+func (c tefCase) strangers() {
+	r := c.mustPut(c.registration(1, 1))
+	_, err := c.store.Registration(c.Context(), r.Function, enroleeID(c, 2), r.ID, start())
+	wantError(c, "read by another client", err, tef.ErrUnknown)
+	wantError(c, "deleted by another client", c.store.DeleteRegistration(c.Context(), r.Function, enroleeID(c, 2), r.ID), tef.ErrUnknown)
+	c.wantStored("after all", r)
+}
+
 func (c tefCase) functions() {
 	one, two := c.registration(1, 1), c.registration(1, 2)
 	two.Function = fqdn(c, "mef.example.org")
@@ -136,7 +145,7 @@ func (c tefCase) functions() {
 	c.mustPut(two)
 	c.wantStored("of one function", one)
 	c.wantStored("of another function", two)
-	wantError(c, "delete", c.store.DeleteRegistration(c.Context(), one.Function, one.ID), nil)
+	wantError(c, "delete", c.store.DeleteRegistration(c.Context(), one.Function, one.ClientID, one.ID), nil)
 	c.wantStored("after the other function deleted its own", two)
 }
 
@@ -154,10 +163,10 @@ func (c tefCase) expired() {
 
 func (c tefCase) remove() {
 	r := c.mustPut(c.registration(1, 1))
-	wantError(c, "delete", c.store.DeleteRegistration(c.Context(), r.Function, r.ID), nil)
+	wantError(c, "delete", c.store.DeleteRegistration(c.Context(), r.Function, r.ClientID, r.ID), nil)
 	_, err := c.get(r, 0)
 	wantError(c, "deleted", err, tef.ErrUnknown)
-	wantError(c, "delete again", c.store.DeleteRegistration(c.Context(), r.Function, r.ID), tef.ErrUnknown)
+	wantError(c, "delete again", c.store.DeleteRegistration(c.Context(), r.Function, r.ClientID, r.ID), tef.ErrUnknown)
 	r.ClientID = enroleeID(c, 2)
 	c.wantSame("the identifier is free again", c.mustPut(r), r)
 }
@@ -196,7 +205,7 @@ func (c tefCase) aliasing() {
 func (c tefCase) restart() {
 	kept := c.mustPut(c.registration(1, 1))
 	gone := c.mustPut(c.registration(2, 2))
-	wantError(c, "delete", c.store.DeleteRegistration(c.Context(), gone.Function, gone.ID), nil)
+	wantError(c, "delete", c.store.DeleteRegistration(c.Context(), gone.Function, gone.ClientID, gone.ID), nil)
 	c.store = c.reopen()
 	c.wantStored("kept", kept)
 	_, err := c.get(gone, 0)

@@ -14,3 +14,6 @@ func openMemory(testing.TB) (*mustertest.Memory, func() *mustertest.Memory) {
 func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, openMemory) }
 func TestMAFStore(t *testing.T) { mustertest.MAFStore(t, openMemory) }
 func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, openMemory) }
+
+func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, openMemory) }
+func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, openMemory) }

@@ -184,6 +184,7 @@ const (
 	TypeKey                             // []byte of 16 to 64 octets, base64 on the wire
 	TypeReferences                      // []Reference of at most 32
 	TypeObject                          // Object
+	TypeObjects                         // []Object of at most 32
 )
 
 const maxTexts = 32
@@ -211,10 +212,9 @@ func (t ValueType) decode(v any) (any, error) {
 	case TypeReferences:
 		return decodeList(v, decodeReference)
 	case TypeObject:
-		if o, ok := v.(Object); ok {
-			return o, nil
-		}
-		return nil, errors.New("is not an object")
+		return decodeMember(v)
+	case TypeObjects:
+		return decodeList(v, decodeMember)
 	}
 	return nil, errors.New("has no type")
 }
@@ -225,6 +225,13 @@ func decodeText(v any) (string, error) {
 		return "", fmt.Errorf("is not a text of 1 to %d octets without control characters", MaxIdentifier)
 	}
 	return s, nil
+}
+
+func decodeMember(v any) (Object, error) {
+	if o, ok := v.(Object); ok {
+		return o, nil
+	}
+	return nil, errors.New("is not an object")
 }
 
 func isControl(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 }
@@ -292,6 +299,10 @@ func (t ValueType) encode(value any) (any, error) {
 	case Object:
 		if t == TypeObject {
 			return v, nil
+		}
+	case []Object:
+		if t == TypeObjects {
+			return anys(v, func(o Object) any { return o }), nil
 		}
 	case []byte:
 		if t == TypeKey {

@@ -67,6 +67,16 @@ func Rules(k Kind) []Rule {
 			{KeyValue, TypeKey, Optional, NotPermitted},
 			{SourceClientID, TypeText, NotPermitted, NotPermitted},
 		},
+		KindClientCfg: {
+			{FQDN, TypeFQDN, NotPermitted, NotPermitted},
+			{AdminFQDN, TypeFQDN, NotPermitted, NotPermitted},
+			{ExpirationTime, TypeTimestamp, NotPermitted, NotPermitted},
+			{Labels, TypeTexts, NotPermitted, NotPermitted},
+			{HTTPPort, TypeNumber, NotPermitted, NotPermitted},
+			{CoAPPort, TypeNumber, NotPermitted, NotPermitted},
+			{WebSocketPort, TypeNumber, NotPermitted, NotPermitted},
+			{KeyConfigurations, TypeObjects, NotPermitted, NotPermitted},
+		},
 		KindMEFClientCmd: {
 			{CommandID, TypeText, NotPermitted, Mandatory},
 			{CommandDescription, TypeObject, NotPermitted, NotPermitted},

@@ -17,6 +17,9 @@ const (
 	KindMEFClientReg Kind = "mefClientReg"
 	KindMEFClientCmd Kind = "mefClientCmd"
 	KindSymmKeyReg   Kind = "symmKeyReg"
+	// KindClientCfg is what a client configuration is shown as, though it is no
+	// resource that could be created (TS-0003 12.4.2).
+	KindClientCfg Kind = "clientCfg"
 )
 
 // An Attribute is an attribute of a resource, by its long name.
@@ -47,6 +50,41 @@ const (
 	CommandDescription       Attribute = "cmdDescription"
 	CommandStatusCode        Attribute = "cmdStatusCode"
 	ChildResource            Attribute = "childResource"
+	HTTPPort                 Attribute = "httpPort"
+	CoAPPort                 Attribute = "coapPort"
+	WebSocketPort            Attribute = "websocketPort"
+	KeyConfigurations        Attribute = "keyRegCfg"
+)
+
+// The names of the children that a client registration has one of: the client
+// command, and the client configuration.
+const (
+	NameCommand       = "cmd"
+	NameConfiguration = "cfg"
+)
+
+// The members of a command's description and of its arguments. TS-0003 has long
+// names only.
+//
+// TS-0003 12.4.4 to 12.4.10
+const (
+	MemberClass           = "cmdClassID"
+	MemberArguments       = "cmdArgs"
+	MemberTarget          = "targetID"
+	MemberNoMore          = "noMoreCmdArgs"
+	MemberRetryDuration   = "retryDuration"
+	MemberCertificate     = "certProvCmdArgs"
+	MemberProtocol        = "certProvProtocolID"
+	MemberURI             = "URI"
+	MemberSubjectType     = "certSubjectType"
+	MemberSubjectID       = "certSubjectID"
+	MemberDevice          = "devCfgCmdArgs"
+	MemberDeviceConfigURI = "deviceConfigURI"
+	MemberNode            = "MONodeCmdArgs"
+	MemberObjectPath      = "objectPath"
+	MemberObjectType      = "objectTypeID"
+	MemberObjectArguments = "objectTypeSpecifcArgs" // spelt so in the text
+	MemberUsage           = "SUID"
 )
 
 // The members of a child resource reference (TS-0004 8.2.5).
@@ -96,6 +134,7 @@ func defaultKinds() map[Kind]KindName {
 		KindMEFClientReg: {60004, "sec:mecr"},
 		KindMEFClientCmd: {60005, "sec:mecc"},
 		KindSymmKeyReg:   {60006, "sec:skr"},
+		KindClientCfg:    {60007, "sec:ccfg"},
 	}
 }
 
@@ -126,6 +165,10 @@ func defaultAttributes() map[Attribute]string {
 		CommandDescription:       "cmd",
 		CommandStatusCode:        "csc",
 		ChildResource:            "ch",
+		HTTPPort:                 "hpt",
+		CoAPPort:                 "cpt",
+		WebSocketPort:            "wpt",
+		KeyConfigurations:        "krc",
 	}
 }
 

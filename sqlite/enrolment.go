@@ -192,6 +192,25 @@ func (s *Store) FetchEnrolment(ctx context.Context, f mef.Fetch) (mef.Enrolment,
 	})
 }
 
+// EnrolmentOf is mef.Store's.
+func (s *Store) EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, session muster.Digest, now time.Time) (mef.Enrolment, error) {
+	return do(ctx, &s.write, mef.ErrBusy, func() (mef.Enrolment, error) {
+		var octets []byte
+		err := s.write.enrolmentOf.QueryRow(enrolee.String(), session[:], now.Unix()).Scan(&octets)
+		if errors.Is(err, sql.ErrNoRows) {
+			return mef.Enrolment{}, fmt.Errorf("%w: of a session of %s", mef.ErrUnknown, enrolee)
+		} else if err != nil {
+			return mef.Enrolment{}, err
+		}
+		id, err := keIDFrom(octets)
+		if err != nil {
+			return mef.Enrolment{}, err
+		}
+		e, _, err := s.storedEnrolment(id)
+		return e, err
+	})
+}
+
 // EraseEnrolment is mef.Store's.
 func (s *Store) EraseEnrolment(ctx context.Context, id muster.KeID, maf muster.FQDN) error {
 	_, err := do(ctx, &s.write, mef.ErrBusy, func() (struct{}, error) {

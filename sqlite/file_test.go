@@ -210,7 +210,7 @@ func TestClosed(t *testing.T) {
 	_, fetched := fetch(ctx, store, e)
 	_, byKeID := store.CredentialByKeID(ctx, e.KeID, e.Created)
 	_, byKmID := store.CredentialByKmID(ctx, muster.KmID{}, e.Created)
-	_, registration := store.Registration(ctx, e.Targets[0], "id", e.Created)
+	_, registration := store.Registration(ctx, e.Targets[0], e.EnroleeID, "id", e.Created)
 	_, put := store.PutRegistration(ctx, tef.ClientRegistration{})
 	_, sweep := store.Sweep(ctx, e.Created, 0, 0, 1)
 	for what, err := range map[string]error{
@@ -292,5 +292,72 @@ func TestEditedRecords(t *testing.T) {
 				t.Errorf("%s: fetched with error %v, want one that the record does not open", what, err)
 			}
 		}
+	}
+}
+
+// A database of the first version is brought forward with what is in it.
+func TestFirstVersionIsBroughtForward(t *testing.T) {
+	t.Parallel()
+	path := create(t)
+	store := openAt(t, path)
+	e := enrolment(t, 1)
+	mustCreate(t, store, e)
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, path, `DROP TABLE key_target; DROP TABLE key_registration; DROP TABLE command; PRAGMA user_version = 1;
+		UPDATE data_key SET seals = seals`)
+	store = openAt(t, path)
+	if got, err := fetch(t.Context(), store, e); err != nil || !got.Ke.Equal(e.Ke) {
+		t.Errorf("an enrolment of the first version: %v", err)
+	}
+	kc, err := muster.NewKc(e.Ke.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := tef.KeyRegistration{
+		ID: tef.NewKeyID(e.KeID.Relative(), e.KeID.MEF()), Source: e.EnroleeID, AdminFQDN: e.Targets[0], Usage: muster.SUIDForSAEF,
+		Targets: []string{"//sp.example.org/b"}, Key: kc, Created: e.Created, Modified: e.Created, Expires: e.Expires,
+	}
+	if _, err := store.CreateKey(t.Context(), r, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := store.Key(t.Context(), r.ID, r.Targets[0], e.Created); err != nil || !got.Key.Equal(kc) {
+		t.Errorf("a key of the second version: %v", err)
+	}
+}
+
+// No key stands in the file as it is, and what an edit of the file gives to
+// another source does not open.
+func TestRegisteredKeysAreSealed(t *testing.T) {
+	t.Parallel()
+	path := create(t)
+	store := openAt(t, path)
+	e := enrolment(t, 1)
+	kc, err := muster.NewKc(e.Ke.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := tef.KeyRegistration{
+		ID: tef.NewKeyID(e.KeID.Relative(), e.KeID.MEF()), Source: e.EnroleeID, AdminFQDN: e.Targets[0], Usage: muster.SUIDForSAEF,
+		Targets: []string{"//sp.example.org/b"}, Key: kc, Created: e.Created, Modified: e.Created, Expires: e.Expires,
+	}
+	if _, err := store.CreateKey(t.Context(), r, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	octets, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(octets, kc.Reveal()) {
+		t.Error("the key stands in the file")
+	}
+	edit(t, path, "UPDATE key_registration SET source_id = ?", "//sp.example.org/thief")
+	store = openAt(t, path)
+	if got, err := store.Key(t.Context(), r.ID, "//sp.example.org/thief", e.Created); err == nil {
+		t.Errorf("the key of another source opened: %v", got)
 	}
 }

@@ -40,37 +40,34 @@ func (s *Store) PutRegistration(ctx context.Context, r tef.ClientRegistration) (
 }
 
 // Registration is tef.Store's.
-func (s *Store) Registration(ctx context.Context, function muster.FQDN, id string, now time.Time) (tef.ClientRegistration, error) {
-	var client, admin, labels, kmID string
+func (s *Store) Registration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string, now time.Time) (tef.ClientRegistration, error) {
+	var admin, labels, kmID string
 	var created, modified, expires int64
-	err := s.read.registration.QueryRowContext(ctx, function.String(), id, now.Unix()).
-		Scan(&client, &admin, &labels, &kmID, &created, &modified, &expires)
+	err := s.read.registration.QueryRowContext(ctx, function.String(), id, client.String(), now.Unix()).
+		Scan(&admin, &labels, &kmID, &created, &modified, &expires)
 	if errors.Is(err, sql.ErrNoRows) {
 		return tef.ClientRegistration{}, fmt.Errorf("%w: %s", tef.ErrUnknown, id)
 	} else if err != nil {
 		return tef.ClientRegistration{}, s.readError(err)
 	}
 	r := tef.ClientRegistration{
-		ID: id, Function: function, Created: time.Unix(created, 0).UTC(),
+		ID: id, Function: function, ClientID: client, Created: time.Unix(created, 0).UTC(),
 		Modified: time.Unix(modified, 0).UTC(), Expires: time.Unix(expires, 0).UTC(),
 	}
-	var err1, err2, err3 error
-	if client != "" {
-		r.ClientID, err1 = muster.ParseEnroleeID(client)
-	}
+	var err1, err2 error
 	if admin != "" {
-		r.AdminFQDN, err2 = muster.ParseFQDN(admin)
+		r.AdminFQDN, err1 = muster.ParseFQDN(admin)
 	}
 	if kmID != "" {
-		r.AssignedSymmKeyID, err3 = muster.ParseKmID(kmID)
+		r.AssignedSymmKeyID, err2 = muster.ParseKmID(kmID)
 	}
-	return r, errors.Join(err1, err2, err3, json.Unmarshal([]byte(labels), &r.Labels))
+	return r, errors.Join(err1, err2, json.Unmarshal([]byte(labels), &r.Labels))
 }
 
 // DeleteRegistration is tef.Store's.
-func (s *Store) DeleteRegistration(ctx context.Context, function muster.FQDN, id string) error {
+func (s *Store) DeleteRegistration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string) error {
 	_, err := do(ctx, &s.write, tef.ErrBusy, func() (struct{}, error) {
-		n, err := changed(s.write.deleteRegistration.Exec(function.String(), id))
+		n, err := changed(s.write.deleteRegistration.Exec(function.String(), id, client.String()))
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: %s", tef.ErrUnknown, id)
 		}

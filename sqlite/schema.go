@@ -15,9 +15,11 @@ const applicationID = 0x4d535452
 //
 // A KeID is kept as its 16 octets and the MEF's FQDN in ASCII, times as Unix
 // seconds. The column data_key numbers the key that seals the row's, and is NULL
-// with it. The states are 1 issued, 2 delivered (of a credential: used by its
+// with it; that of a registered key is NULL from the start if the key is derived
+// from Ke. The states are 1 issued, 2 delivered (of a credential: used by its
 // KmID), 3 erased, 4 superseded by a newer one of the Enrolee, and 5 expired; from
-// 3 on the key is gone and the row is a tombstone.
+// 3 on the key is gone and the row is a tombstone. The status of a command is 0
+// in the queue, and from then on that of TS-0003 12.3.2.4.
 func migrations() []string {
 	return []string{`
 CREATE TABLE data_key (
@@ -80,6 +82,45 @@ CREATE TABLE registration (
 	PRIMARY KEY (function, id)
 ) STRICT;
 CREATE INDEX registration_expiry ON registration (expires);
+`, `
+CREATE TABLE key_registration (
+	key_id BLOB NOT NULL PRIMARY KEY,
+	source_id TEXT NOT NULL,
+	admin_fqdn TEXT NOT NULL,
+	usage INTEGER NOT NULL,
+	labels TEXT NOT NULL,
+	data_key INTEGER REFERENCES data_key,
+	sealed BLOB,
+	state INTEGER NOT NULL CHECK (state IN (1, 3)),
+	created INTEGER NOT NULL,
+	modified INTEGER NOT NULL,
+	expires INTEGER NOT NULL,
+	latest INTEGER,
+	CHECK (sealed IS NULL OR state = 1),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+) STRICT;
+CREATE INDEX key_registration_source ON key_registration (source_id, expires);
+CREATE INDEX key_registration_expiry ON key_registration (expires);
+
+CREATE TABLE key_target (
+	key_id BLOB NOT NULL REFERENCES key_registration ON DELETE CASCADE,
+	target_id TEXT NOT NULL,
+	PRIMARY KEY (key_id, target_id)
+) STRICT;
+
+CREATE TABLE command (
+	position INTEGER PRIMARY KEY AUTOINCREMENT,
+	function TEXT NOT NULL,
+	registration TEXT NOT NULL,
+	cmd_id TEXT NOT NULL,
+	description TEXT NOT NULL,
+	status INTEGER NOT NULL,
+	created INTEGER NOT NULL,
+	changed INTEGER NOT NULL,
+	UNIQUE (function, registration, cmd_id)
+) STRICT;
+CREATE INDEX command_open ON command (function, registration, position) WHERE status < 20;
+CREATE INDEX command_reported ON command (changed) WHERE status >= 20;
 `}
 }
 

@@ -30,14 +30,18 @@ func prepare(ctx context.Context, on preparer, statements []statement) (err erro
 type writeStatements struct {
 	begin, end, rollback *sql.Stmt
 
-	enrolmentRows, enrolleeState, insertEnrolment, supersedeEnrolment *sql.Stmt
-	fetchEnrolment, eraseOlderEnrolments, eraseEnrolment              *sql.Stmt
-	forgetEnrolments, expireEnrolments, closeWindows                  *sql.Stmt
+	enrolmentRows, enrolmentOf, enrolleeState, insertEnrolment, supersedeEnrolment *sql.Stmt
+	fetchEnrolment, eraseOlderEnrolments, eraseEnrolment                           *sql.Stmt
+	forgetEnrolments, expireEnrolments, closeWindows                               *sql.Stmt
 
 	credentialRows, insertCredential, activateKmID, retireOlder *sql.Stmt
 	limitKeID, forgetCredentials, expireCredentials             *sql.Stmt
 
 	putRegistration, deleteRegistration, sweepRegistrations *sql.Stmt
+
+	keyRow, liveKeys, insertKey, insertTarget, deleteTargets, updateKey, deleteKey, sweepKeys *sql.Stmt
+
+	commandRow, insertCommand, issueCommand, reportCommand, sweepCommands *sql.Stmt
 }
 
 func (w *writeStatements) prepare(ctx context.Context, on preparer) error {
@@ -54,6 +58,7 @@ func (w *writeStatements) all() []statement {
 
 		{&w.enrolmentRows, `SELECT maf_id, enrolee_id, generation, session, certificate, data_key, sealed, created, expires
 			FROM enrolment WHERE ke_id = ? ORDER BY maf_id`},
+		{&w.enrolmentOf, "SELECT ke_id FROM enrolment WHERE enrolee_id = ? AND session = ? AND +expires > ? LIMIT 1"},
 		{&w.enrolleeState, `SELECT coalesce(max(generation), 0), count(DISTINCT CASE WHEN expires > ? THEN generation END)
 			FROM enrolment WHERE enrolee_id = ?`},
 		{&w.insertEnrolment, `INSERT INTO enrolment
@@ -99,17 +104,49 @@ func (w *writeStatements) all() []statement {
 				modified = excluded.modified, expires = excluded.expires
 			WHERE client_id = excluded.client_id AND admin_fqdn = excluded.admin_fqdn
 			RETURNING created`},
-		{&w.deleteRegistration, "DELETE FROM registration WHERE function = ? AND id = ?"},
+		{&w.deleteRegistration, "DELETE FROM registration WHERE function = ? AND id = ? AND client_id = ?"},
 		{&w.sweepRegistrations, `DELETE FROM registration WHERE rowid IN (
 			SELECT rowid FROM registration WHERE expires <= ? LIMIT ?)`},
+
+		{&w.keyRow, keyColumns + ", state = 1 FROM key_registration WHERE key_id = ?1"},
+		{&w.liveKeys, "SELECT count(*) FROM key_registration WHERE source_id = ? AND expires > ? AND state = 1"},
+		{&w.insertKey, `INSERT INTO key_registration
+			(key_id, source_id, admin_fqdn, usage, labels, data_key, sealed, state, created, modified, expires, latest)
+			VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)`},
+		{&w.insertTarget, "INSERT INTO key_target (key_id, target_id) VALUES (?, ?)"},
+		{&w.deleteTargets, "DELETE FROM key_target WHERE key_id = ?"},
+		{&w.updateKey, `UPDATE key_registration SET labels = ?3, modified = ?4, expires = ?5
+			WHERE key_id = ?1 AND source_id = ?2 AND state = 1 AND expires > ?4`},
+		{&w.deleteKey, `UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL
+			WHERE key_id = ? AND source_id = ? AND state = 1`},
+		{&w.sweepKeys, `DELETE FROM key_registration WHERE rowid IN (
+			SELECT rowid FROM key_registration WHERE expires <= ? LIMIT ?)`},
+
+		{&w.commandRow, "SELECT description FROM command WHERE function = ? AND registration = ? AND cmd_id = ?"},
+		{&w.insertCommand, `INSERT INTO command (function, registration, cmd_id, description, status, created, changed)
+			VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5)`},
+		{&w.issueCommand, `UPDATE command SET status = CASE status WHEN 0 THEN 10 ELSE 11 END, changed = ?3
+			WHERE position = (SELECT min(position) FROM command WHERE function = ?1 AND registration = ?2 AND status < 20)
+			RETURNING cmd_id, description, status, created, changed`},
+		{&w.reportCommand, `UPDATE command SET status = ?4, changed = ?5
+			WHERE position = (SELECT min(position) FROM command WHERE function = ?1 AND registration = ?2 AND status < 20)
+			AND cmd_id = ?3 AND status > 0`},
+		{&w.sweepCommands, `DELETE FROM command WHERE position IN (
+			SELECT position FROM command WHERE status >= 20 AND changed <= ? LIMIT ?)`},
 	}
 }
+
+// keyColumns reads a key by the identifier in parameter 1, with its targets.
+const keyColumns = "SELECT source_id, admin_fqdn, usage, labels, data_key, sealed, created, modified, expires, latest, " +
+	"(SELECT json_group_array(target_id ORDER BY target_id) FROM key_target WHERE key_id = ?1)"
 
 // readStatements run on any of the reading connections.
 type readStatements struct {
 	credentialByKeID, credentialByKmID, activated, keIDUntil *sql.Stmt
 
 	registration *sql.Stmt
+
+	key, commandPending, commands *sql.Stmt
 }
 
 func (r *readStatements) prepare(ctx context.Context, on preparer) error {
@@ -124,7 +161,14 @@ func (r *readStatements) all() []statement {
 		{&r.activated, "SELECT 1 FROM credential WHERE km_id = ?1 AND +state = 2 AND expires > ?2"},
 		{&r.keIDUntil, "SELECT ke_id_until FROM credential WHERE ke_id = ?"},
 
-		{&r.registration, `SELECT client_id, admin_fqdn, labels, km_id, created, modified, expires
-			FROM registration WHERE function = ? AND id = ? AND expires > ?`},
+		{&r.registration, `SELECT admin_fqdn, labels, km_id, created, modified, expires
+			FROM registration WHERE function = ? AND id = ? AND client_id = ? AND expires > ?`},
+
+		{&r.key, keyColumns + `
+			FROM key_registration WHERE key_id = ?1 AND state = 1 AND expires > ?3 AND (source_id = ?2
+			OR EXISTS (SELECT 1 FROM key_target WHERE key_id = ?1 AND target_id = ?2))`},
+		{&r.commandPending, "SELECT count(*) > 0 FROM command WHERE function = ? AND registration = ? AND status < 20"},
+		{&r.commands, `SELECT cmd_id, description, status, created, changed FROM command
+			WHERE function = ? AND registration = ? ORDER BY position`},
 	}
 }

@@ -57,3 +57,6 @@ func open(t testing.TB) (*sqlite.Store, func() *sqlite.Store) {
 func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, open) }
 func TestMAFStore(t *testing.T) { mustertest.MAFStore(t, open) }
 func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, open) }
+
+func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, open) }
+func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, open) }

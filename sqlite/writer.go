@@ -190,7 +190,7 @@ func decided(err error) bool {
 	for _, sentinel := range []error{
 		mef.ErrUnknown, mef.ErrConflict, mef.ErrTooMany,
 		maf.ErrUnknown, maf.ErrConflict,
-		tef.ErrUnknown, tef.ErrConflict,
+		tef.ErrUnknown, tef.ErrConflict, tef.ErrTooMany,
 	} {
 		if errors.Is(err, sentinel) {
 			return true

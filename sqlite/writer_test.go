@@ -315,7 +315,7 @@ func TestStatementsUseIndexes(t *testing.T) {
 		if strings.Contains(statement.text, "BEGIN") || statement.text == "COMMIT" || statement.text == "ROLLBACK" {
 			continue
 		}
-		rows, err := s.readerDB.Query("EXPLAIN QUERY PLAN "+statement.text, make([]any, 10)...)
+		rows, err := s.readerDB.Query("EXPLAIN QUERY PLAN "+statement.text, make([]any, 11)...)
 		if err != nil {
 			t.Fatalf("%s: %v", statement.text, err)
 		}

@@ -59,6 +59,10 @@ func ParseRegistration(wire *primitive.Wire, party Party, response *primitive.Re
 	r.AdminFQDN, _ = primitive.Get[muster.FQDN](resource, primitive.AdminFQDN)
 	r.Created, _ = primitive.Get[time.Time](resource, primitive.CreationTime)
 	r.Modified, _ = primitive.Get[time.Time](resource, primitive.LastModifiedTime)
+	children, _ := primitive.Get[[]primitive.Reference](resource, primitive.ChildResource)
+	for _, child := range children {
+		r.CommandWaits = r.CommandWaits || child.Type == wire.Type(primitive.KindMEFClientCmd)
+	}
 	var ok bool
 	if r.Expires, ok = primitive.Get[time.Time](resource, primitive.ExpirationTime); !ok {
 		missing = errors.Join(missing, fmt.Errorf("the answer lacks %s", primitive.ExpirationTime))

@@ -1,6 +1,7 @@
 // Package tef is what a MEF and a MAF have in common as Trust Enabling Functions
-// (TS-0003 6.2.6): the base resource and client registration, the function's end
-// and the client's.
+// (TS-0003 6.2.6): the base resource, client registration and configuration, the
+// registration and retrieval of keys, and MEF client commands; for each of them
+// the function's end, Service, and the client's, Requester.
 package tef
 
 import "muster/primitive"
@@ -16,3 +17,10 @@ func MEF() Party { return Party{primitive.KindMEFBase, primitive.KindMEFClientRe
 
 // MAF returns the kinds of a MAF's resources.
 func MAF() Party { return Party{primitive.KindMAFBase, primitive.KindMAFClientReg} }
+
+// Stores are where a function keeps what it has in common with the other.
+type Stores struct {
+	Registrations Store
+	Keys          KeyStore
+	Commands      CommandStore // nil on a MAF
+}

@@ -155,7 +155,7 @@ func TestRegistrationRefusals(t *testing.T) {
 		"another function":      {func(_ *primitive.Request, r *tef.ClientRegistration) { r.Function = s.Administrators[0] }, primitive.BadRequest},
 		"unknown administrator": {func(_ *primitive.Request, r *tef.ClientRegistration) { r.AdminFQDN = s.FQDN }, primitive.OriginatorHasNoPrivilege},
 		"another resource type": {func(r *primitive.Request, _ *tef.ClientRegistration) {
-			r.ResourceType = s.Wire.Type(primitive.KindSymmKeyReg)
+			r.ResourceType = s.Wire.Type(primitive.KindMEFClientCmd)
 		}, primitive.InvalidChildResourceType},
 		"an operation": {func(r *primitive.Request, _ *tef.ClientRegistration) {
 			r.Operation, r.ResourceType = primitive.Delete, 0

@@ -33,6 +33,9 @@ type ClientRegistration struct {
 	Created           time.Time // times are kept in whole seconds
 	Modified          time.Time
 	Expires           time.Time
+	// CommandWaits is set in the answer of a MEF that has a command for the client.
+	// No store keeps it.
+	CommandWaits bool
 }
 
 // A Store keeps client registrations. All its methods may be called by many
@@ -47,13 +50,14 @@ type Store interface {
 	// kept. It returns what is stored.
 	PutRegistration(ctx context.Context, r ClientRegistration) (ClientRegistration, error)
 
-	// Registration returns a registration that has not expired at now, else
-	// ErrUnknown.
-	Registration(ctx context.Context, function muster.FQDN, id string, now time.Time) (ClientRegistration, error)
+	// Registration returns a registration of the client that has not expired at
+	// now, else ErrUnknown: one that is another client's does not exist for this
+	// one, and the same look-up finds neither.
+	Registration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string, now time.Time) (ClientRegistration, error)
 
-	// DeleteRegistration removes a registration, expired or not; ErrUnknown if
-	// there is none, and so also when the call is repeated.
-	DeleteRegistration(ctx context.Context, function muster.FQDN, id string) error
+	// DeleteRegistration removes a registration of the client, expired or not;
+	// ErrUnknown if there is none, and so also when the call is repeated.
+	DeleteRegistration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string) error
 
 	// SweepRegistrations removes at most limit registrations that have expired at
 	// now, perhaps not all in one transaction, and returns their number; less

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"muster/handshake"
 	"muster/maf"
 	"muster/primitive"
+	"muster/tef"
 )
 
 func newMAFCommand() *cobra.Command {
@@ -48,18 +50,18 @@ func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate) (*maf.
 	if err != nil {
 		return nil, nil, err
 	}
-	mefs, err := newMEFClients(config, identity)
+	mefs, err := newMEFClients(config, wire, identity)
 	if err != nil {
 		return nil, nil, err
 	}
 	c := maf.Config{
 		FQDN: config.FQDN, KeIDLifetime: config.KeIDLifetime, FetchTimeout: config.FetchTimeout, RefusalMemory: config.RefusalMemory,
-		Wire: wire, Administrators: config.Administrators,
+		Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, Rand: rand.Reader,
 	}
 	for _, m := range config.MEFs {
 		c.MEFs = append(c.MEFs, m.FQDN)
 	}
-	function, err := maf.New(c, store, store, mefs)
+	function, err := maf.New(c, store, tef.Stores{Registrations: store, Keys: store}, mefs)
 	if err != nil {
 		return nil, nil, configErrorf("%v", err)
 	}
@@ -90,6 +92,7 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 		return store.SweepCredentials(ctx, now, tombstoneGrace, limit)
 	})
 	s.sweepEvery(sweepInterval, store.SweepRegistrations)
+	s.sweepEvery(sweepInterval, store.SweepKeys)
 	return s, nil
 }
 
@@ -124,11 +127,17 @@ func mafRole(function *maf.Function, log *slog.Logger, seen observer) role {
 // mefClients are the MAF's own sessions with its MEFs, each kept open between
 // fetches and shared by them.
 type mefClients struct {
-	clients map[muster.FQDN]*binding.Client
+	clients map[muster.FQDN]*mefClient
 }
 
-func newMEFClients(config *mafConfig, identity *tls.Certificate) (*mefClients, error) {
-	m := &mefClients{make(map[muster.FQDN]*binding.Client)}
+// A mefClient is a way to one MEF, and the procedures over it.
+type mefClient struct {
+	http *binding.Client
+	mmef tef.Requester
+}
+
+func newMEFClients(config *mafConfig, wire *primitive.Wire, identity *tls.Certificate) (*mefClients, error) {
+	m := &mefClients{make(map[muster.FQDN]*mefClient)}
 	for _, endpoint := range config.MEFs {
 		if m.clients[endpoint.FQDN] != nil {
 			return nil, configErrorf("the MEF %s stands twice", endpoint.FQDN)
@@ -144,7 +153,7 @@ func newMEFClients(config *mafConfig, identity *tls.Certificate) (*mefClients, e
 		if err != nil {
 			return nil, err
 		}
-		m.clients[endpoint.FQDN] = binding.NewClient(binding.ClientConfig{
+		http := binding.NewClient(binding.ClientConfig{
 			Authority: endpoint.FQDN.String(), From: config.FQDN.String(), Timeout: config.FetchTimeout,
 			Dial: func(ctx context.Context) (*handshake.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, "tcp", endpoint.Address)
@@ -154,6 +163,9 @@ func newMEFClients(config *mafConfig, identity *tls.Certificate) (*mefClients, e
 				return client.Handshake(ctx, conn)
 			},
 		})
+		m.clients[endpoint.FQDN] = &mefClient{http, tef.Requester{
+			Party: tef.MEF(), Function: endpoint.FQDN, From: config.FQDN.String(), Wire: wire, Doer: http, RequestID: rand.Text,
+		}}
 	}
 	return m, nil
 }
@@ -164,18 +176,24 @@ func (m *mefClients) RetrieveKey(ctx context.Context, id muster.KeID, usage must
 	if !ok {
 		return maf.RetrievedKey{}, muster.Refuse(muster.CodeMEFNotListed, "%s is of a MEF that is not configured", id)
 	}
-	key, err := client.FetchCredential(ctx, id, usage)
+	key, err := client.mmef.RetrieveKey(ctx, tef.NewKeyID(id.Relative(), id.MEF()))
 	if refused, ok := errors.AsType[*primitive.Error](err); ok && refused.Status == primitive.NotFound {
 		return maf.RetrievedKey{}, muster.Refuse(muster.CodeKeyUnknown, "%s: the MEF hands out no key for it: %w", id, err)
 	} else if err != nil {
 		return maf.RetrievedKey{}, muster.Refuse(muster.CodeMEFUnreachable, "%s: %w", id, err)
 	}
-	return maf.RetrievedKey(key), nil
+	if key.Usage != usage {
+		return maf.RetrievedKey{}, muster.Refuse(muster.CodeKeyUnknown, "%s: the MEF has the key for SUID %s, not %s", id, key.Usage, usage)
+	}
+	octets := key.Key.Reveal()
+	defer clear(octets)
+	km, err := muster.NewKm(octets)
+	return maf.RetrievedKey{Km: km, EnroleeID: key.Source, Lifetime: time.Until(key.Expires)}, err
 }
 
 func (m *mefClients) close() error {
 	for _, client := range m.clients {
-		client.Close()
+		client.http.Close()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"muster/cert"
 	"muster/mef"
 	"muster/primitive"
+	"muster/tef"
 )
 
 // tombstoneGrace is how long an expired record keeps its identifier from return.
@@ -58,12 +60,12 @@ func newMEF(config *mefConfig, store mefStore) (*mef.Function, error) {
 	c := mef.Config{
 		FQDN: config.FQDN, Derivation: config.Derivation, Profile: config.Profile,
 		FetchWindow: config.FetchWindow, MaxFetches: config.MaxFetches, MaxLive: config.MaxLive,
-		Wire: wire, Administrators: config.Administrators,
+		Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, RetryDuration: retryDuration, Rand: rand.Reader,
 	}
 	if c.Rules, err = mefRules(config); err != nil {
 		return nil, err
 	}
-	function, err := mef.New(c, store, store)
+	function, err := mef.New(c, store, tef.Stores{Registrations: store, Keys: store, Commands: store})
 	if err != nil {
 		return nil, configErrorf("%v", err)
 	}
@@ -167,6 +169,10 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 		return store.Sweep(ctx, now, config.FetchWindow, tombstoneGrace, limit)
 	})
 	s.sweepEvery(sweepInterval, store.SweepRegistrations)
+	s.sweepEvery(sweepInterval, store.SweepKeys)
+	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
+		return store.SweepCommands(ctx, now.Add(-tombstoneGrace), limit)
+	})
 	return s, nil
 }
 

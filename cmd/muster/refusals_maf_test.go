@@ -288,7 +288,7 @@ func TestMEFRefusesAFetchByAnEnrolee(t *testing.T) {
 	if err == nil {
 		t.Error("the Enrolee got a key")
 	}
-	w.mefLog.await(t, muster.CodeNotTarget)
+	w.mefLog.await(t, muster.CodeKeyUnknown)
 	if fetched := w.countWhere(w.mef.Store, "enrolment", "fetches > 0"); fetched != 0 {
 		t.Error("a key was handed out")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"time"
 
 	"muster/maf"
 	"muster/mef"
@@ -16,11 +17,20 @@ type (
 	mefStore interface {
 		mef.Store
 		tef.Store
+		tef.KeyStore
+		tef.CommandStore
 	}
 	mafStore interface {
 		maf.Store
 		tef.Store
+		tef.KeyStore
 	}
+)
+
+// What a function grants its clients, and tells those that ask for commands.
+const (
+	maxKeys       = 256
+	retryDuration = 24 * time.Hour
 )
 
 func newSealer(rootKey string) (*seal.Sealer, error) {

@@ -1,0 +1,179 @@
+package mef_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"muster"
+	"muster/mef"
+	"muster/mustertest"
+	"muster/primitive"
+	"muster/tef"
+)
+
+// A line is a peer's session with the MEF.
+type line struct {
+	*scene
+	session *muster.Session
+}
+
+func (l *line) Do(ctx context.Context, r *primitive.Request) (*primitive.Response, error) {
+	handler := primitive.HandlerFunc(func(ctx context.Context, session *muster.Session, r *primitive.Request) (*primitive.Response, error) {
+		return l.function.Serve(ctx, session, r, l.now)
+	})
+	return primitive.Serve(ctx, handler, l.session, r, l.now), nil
+}
+
+func (s *scene) requester(session *muster.Session, from string) *tef.Requester {
+	n := 0
+	return &tef.Requester{
+		Party: tef.MEF(), Function: s.config.FQDN, From: from, Wire: s.config.Wire, Doer: &line{s, session},
+		RequestID: func() string { n++; return strconv.Itoa(n) },
+	}
+}
+
+func admin() muster.FQDN { return must(muster.ParseFQDN("admin.example.com")) }
+
+// keyScene is a scene in which the Enrolee one has enrolled and registered, and
+// two and the MAF have sessions.
+func keyScene(t *testing.T) (s *scene, enrolment mef.Enrolment, one, two, maf *tef.Requester) {
+	t.Helper()
+	s = newScene(t, func(s *scene) { s.config.Administrators = []muster.FQDN{admin()} })
+	device := s.session(t, s.pki.Enrolee(t, mustertest.DeviceName(t, 1)), "a")
+	enrolment = must(s.function.Established(t.Context(), device, s.now))
+	one = s.requester(device, enroleeID("one").String())
+	if _, err := one.Register(t.Context(), tef.ClientRegistration{AdminFQDN: admin()}); err != nil {
+		t.Fatal(err)
+	}
+	other := s.session(t, s.pki.NewLeaf(t, s.pki.OtherIntermediate, []muster.CertName{mustertest.DeviceName(t, 2)}, nil), "b")
+	two = s.requester(other, enroleeID("two").String())
+	maf = s.requester(s.session(t, s.pki.Function(t, "maf.example.com"), "m"), "maf.example.com")
+	return s, enrolment, one, two, maf
+}
+
+func key(usage muster.SUID, targets ...string) tef.KeyRegistration {
+	return tef.KeyRegistration{AdminFQDN: admin(), Usage: usage, Targets: targets}
+}
+
+func brought() muster.Kc { return must(muster.NewKc([]byte(strings.Repeat("k", 32)))) }
+
+func wantStatus(t *testing.T, what string, err error, want primitive.Status) {
+	t.Helper()
+	if refusal, ok := errors.AsType[*primitive.Error](err); !ok || refusal.Status != want {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+func TestRegisteredKeysOfAMEF(t *testing.T) {
+	s, enrolment, one, two, maf := keyScene(t)
+	made, err := one.RegisterKey(t.Context(), key(muster.SUIDForSAEF, enroleeID("two").String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made.ID.KeID() != enrolment.KeID || !made.Expires.Equal(enrolment.Expires) {
+		t.Errorf("registered %+v, the enrolment is %s until %s", made, enrolment.KeID, enrolment.Expires)
+	}
+	got, err := two.RetrieveKey(t.Context(), made.ID)
+	want := enrolment.Ke.ProvisionedConnectionKey(enroleeID("two")).Reveal()
+	if err != nil || string(got.Key.Reveal()) != string(want) || got.Source != enroleeID("one") {
+		t.Errorf("retrieved %+v, %v", got, err)
+	}
+	_, err = one.RegisterKey(t.Context(), key(muster.SUIDForMAF, "maf.example.com"))
+	wantStatus(t, "a second key from one Ke", err, primitive.Conflict)
+
+	s.now = s.now.Add(time.Minute)
+	if again := must(one.UpdateKey(t.Context(), made.ID, nil, nil, enrolment.Expires.Add(time.Hour))); !again.Expires.Equal(enrolment.Expires) {
+		t.Errorf("a key that is derived from Ke outlives it: %s", again.Expires)
+	}
+	// The MAF is a target of the enrolment, and so gets Km, whatever is registered.
+	if km := must(maf.RetrieveKey(t.Context(), made.ID)); km.Usage != muster.SUIDForMAF {
+		t.Errorf("the MAF got %+v", km)
+	}
+}
+
+func TestKeyThatRefersToKe(t *testing.T) {
+	s, enrolment, one, two, maf := keyScene(t)
+	made := must(one.RegisterKey(t.Context(), key(muster.SUIDForMAF, "maf.example.com")))
+	want := must(enrolment.Ke.MasterCredential(s.config.Derivation, must(muster.ParseFQDN("maf.example.com"))))
+	for range s.config.MaxFetches {
+		got := must(maf.RetrieveKey(t.Context(), made.ID))
+		if string(got.Key.Reveal()) != string(want.Reveal()) || got.AdminFQDN != admin() || got.Usage != muster.SUIDForMAF {
+			t.Errorf("retrieved %+v", got)
+		}
+	}
+	_, err := maf.RetrieveKey(t.Context(), made.ID)
+	wantStatus(t, "more often than permitted", err, primitive.NotFound)
+	_, err = two.RetrieveKey(t.Context(), made.ID)
+	wantStatus(t, "an Enrolee", err, primitive.NotFound)
+	_, err = one.UpdateKey(t.Context(), made.ID, nil, []string{"maf.example.net"}, time.Time{})
+	wantStatus(t, "another target", err, primitive.BadRequest)
+}
+
+func TestWithdrawnEnrolmentIsNotFetched(t *testing.T) {
+	_, enrolment, one, _, maf := keyScene(t)
+	made := must(one.RegisterKey(t.Context(), key(muster.SUIDForMAF, "maf.example.com")))
+	if err := one.DeregisterKey(t.Context(), made.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err := maf.RetrieveKey(t.Context(), tef.NewKeyID(enrolment.KeID.Relative(), enrolment.KeID.MEF()))
+	wantStatus(t, "after the de-registration", err, primitive.NotFound)
+}
+
+func TestMAFRetrievesWhatItFetches(t *testing.T) {
+	s, enrolment, one, _, maf := keyScene(t)
+	session := maf.Doer.(*line).session
+	fetched := must(s.function.FetchCredential(t.Context(), session, "", enrolment.KeID, muster.SUIDForMAF, s.now))
+	retrieved := must(maf.RetrieveKey(t.Context(), tef.NewKeyID(enrolment.KeID.Relative(), enrolment.KeID.MEF())))
+	if string(fetched.Km.Reveal()) != string(retrieved.Key.Reveal()) || fetched.EnroleeID != retrieved.Source || fetched.Lifetime != retrieved.Expires.Sub(s.now) {
+		t.Errorf("fetched %+v, retrieved %+v", fetched, retrieved)
+	}
+	// A key that the Enrolee brought is fetched in the same way.
+	wanted := key(muster.SUIDForMAF, "maf.example.com")
+	wanted.Key = brought()
+	made := must(one.RegisterKey(t.Context(), wanted))
+	again := must(s.function.FetchCredential(t.Context(), session, "maf.example.com", made.ID.KeID(), muster.SUIDForMAF, s.now))
+	if string(again.Km.Reveal()) != string(brought().Reveal()) || again.EnroleeID != enroleeID("one") {
+		t.Errorf("fetched %+v", again)
+	}
+	_, err := s.function.FetchCredential(t.Context(), session, "", made.ID.KeID(), muster.SUIDForSAEF, s.now)
+	wantCode(t, err, muster.CodeNotTarget)
+}
+
+func TestKeysThatAMEFDoesNotDerive(t *testing.T) {
+	_, _, one, two, _ := keyScene(t)
+	for what, wanted := range map[string]tef.KeyRegistration{
+		"end-to-end primitives": key(muster.SUIDForESPrim, enroleeID("two").String()),
+		"end-to-end data":       key(muster.SUIDForESDataEncryption, enroleeID("two").String()),
+		"several targets":       key(muster.SUIDForESDataIntegrity, enroleeID("two").String(), enroleeID("three").String()),
+	} {
+		_, err := one.RegisterKey(t.Context(), wanted)
+		wantStatus(t, what, err, primitive.BadRequest)
+		wanted.Key = brought()
+		made, err := one.RegisterKey(t.Context(), wanted)
+		if err != nil {
+			t.Fatalf("%s, with a key: %v", what, err)
+		}
+		if got := must(two.RetrieveKey(t.Context(), made.ID)); !got.Key.Equal(brought()) {
+			t.Errorf("%s: another key", what)
+		}
+	}
+	_, err := one.RegisterKey(t.Context(), key(muster.SUIDForMAF, "maf.example.net"))
+	wantStatus(t, "a MAF that is no target of the instruction", err, primitive.OriginatorHasNoPrivilege)
+}
+
+func TestVerdictWithholdsRegisteredKeys(t *testing.T) {
+	s, _, one, two, _ := keyScene(t)
+	made := must(one.RegisterKey(t.Context(), key(muster.SUIDForSAEF, enroleeID("two").String())))
+	must(two.RetrieveKey(t.Context(), made.ID))
+	rules := s.config.Rules
+	rules.Verdicts = []mef.Verdict{{Sentence: mef.SentenceBan, EnroleeID: enroleeID("one")}}
+	if err := s.function.Replace(rules); err != nil {
+		t.Fatal(err)
+	}
+	_, err := two.RetrieveKey(t.Context(), made.ID)
+	wantStatus(t, "the key of a banned Enrolee", err, primitive.NotFound)
+}
