@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 
 	"github.com/pion/dtls/v3"
@@ -63,7 +64,8 @@ func (a *attempt) identity() (*tls.Certificate, error) {
 }
 
 // verifyPeerCertificate applies the caps and asks Verify. pion calls it once.
-func (a *attempt) verifyPeerCertificate(raw [][]byte, _ [][]*x509.Certificate) error {
+func (a *attempt) verifyPeerCertificate(raw [][]byte, _ [][]*x509.Certificate) (err error) {
+	defer a.survive(&err)
 	chain, err := handshake.ParseChain(raw)
 	if err != nil {
 		return a.refuse(err)
@@ -74,6 +76,14 @@ func (a *attempt) verifyPeerCertificate(raw [][]byte, _ [][]*x509.Certificate) e
 	}
 	a.settle(peer)
 	return nil
+}
+
+// survive makes a refusal of a panic in what judges a peer. pion has goroutines
+// of its own, in which a panic would end the program and not one handshake.
+func (a *attempt) survive(err *error) {
+	if fault := recover(); fault != nil {
+		*err = a.refuse(fmt.Errorf("panic: %v\n%s", fault, debug.Stack()))
+	}
 }
 
 func (a *attempt) settle(peer muster.Peer) {
@@ -89,7 +99,7 @@ func (a *attempt) serverKey(identity []byte) ([]byte, error) {
 	var key []byte
 	if len(identity) == 0 || len(identity) > muster.MaxPSKIdentity {
 		err = muster.Refuse(muster.CodeKeyUnknown, "a psk_identity of %d octets, not 1 to %d", len(identity), muster.MaxPSKIdentity)
-	} else if key, err = a.config.PSK(a.ctx, string(identity)); err == nil && len(key) < minKey {
+	} else if key, err = a.lookUp(string(identity)); err == nil && len(key) < minKey {
 		err = muster.Refuse(muster.CodeKeyUnknown, "the key has %d octets, fewer than %d", len(key), minKey)
 	}
 	a.mu.Lock()
@@ -101,6 +111,11 @@ func (a *attempt) serverKey(identity []byte) ([]byte, error) {
 		_, _ = rand.Read(key) // it ends the program rather than fail
 	}
 	return key, nil
+}
+
+func (a *attempt) lookUp(identity string) (key []byte, err error) {
+	defer a.survive(&err)
+	return a.config.PSK(a.ctx, identity)
 }
 
 // clientKey is a client's PSK callback. Whoever knows the key is the server.

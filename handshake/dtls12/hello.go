@@ -13,6 +13,7 @@ import (
 const (
 	recordHeader    = 13
 	messageHeader   = 12
+	recordChange    = 20
 	recordAlert     = 21
 	recordHandshake = 22
 	typeClientHello = 1

@@ -49,12 +49,17 @@ func (w *wire) lastAlert() byte {
 }
 
 // ReadFrom implements net.PacketConn. It drops what does not come from the peer,
-// since pion takes datagrams from everywhere.
+// since pion takes datagrams from everywhere, and forged records.
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		n, from, err := w.PacketConn.ReadFrom(b)
 		if err == nil && !sameAddr(from, w.peer) {
 			continue
+		}
+		if err == nil {
+			if n = withoutForged(b[:n], w.passing.Load()); n == 0 {
+				continue
+			}
 		}
 		if err == nil && !w.passing.Load() {
 			w.mu.Lock()
@@ -62,6 +67,38 @@ func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 			w.mu.Unlock()
 		}
 		return n, from, err
+	}
+}
+
+// withoutForged moves the records of a datagram together without those that no
+// honest peer sends, and returns their size. Anybody who knows two addresses can
+// write a record of epoch 0, and pion takes some of them for a fault of the peer:
+// it then tells the peer by a fatal alert, whose protection is genuine, and one
+// datagram has ended the connection. RFC 6347 4.1.2.7 has such records dropped.
+func withoutForged(datagram []byte, established bool) (size int) {
+	at := 0
+	for _, r := range records(datagram) {
+		end := at + recordHeader + len(r.body)
+		if r.epoch != 0 || r.plausible(established) {
+			size += copy(datagram[size:], datagram[at:end])
+		}
+		at = end
+	}
+	return size
+}
+
+// plausible reports whether an unprotected record can be the peer's. Messages of
+// the handshake still arrive after its end, when the last flight was lost.
+func (r record) plausible(established bool) bool {
+	switch r.kind {
+	case recordHandshake:
+		return true
+	case recordChange:
+		return len(r.body) == 1 && r.body[0] == 1
+	case recordAlert:
+		return len(r.body) == alertBodySize && !established
+	default:
+		return false
 	}
 }
 
