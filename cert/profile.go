@@ -10,6 +10,9 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
+
 	"muster"
 )
 
@@ -98,7 +101,39 @@ func (p Profile) common(c *x509.Certificate, index int, now time.Time) Findings 
 	} else if c.SerialNumber.Sign() == 0 {
 		f.add(LevelWarning, muster.CodeCertificateMalformed, index, "its serial number is zero")
 	}
+	if !hasPlainValidity(c.RawTBSCertificate) {
+		f.add(p.strictly(), muster.CodeCertificateMalformed, index, "its validity is not written to the second in UTC (RFC 5280 4.1.2.5)")
+	}
 	return f
+}
+
+// hasPlainValidity reports whether both times of a certificate's validity are in
+// the one form of RFC 5280 4.1.2.5; crypto/x509 also reads a UTCTime with an
+// offset or without seconds.
+func hasPlainValidity(body []byte) bool {
+	input := cryptobyte.String(body)
+	var fields, validity, text cryptobyte.String
+	if !input.ReadASN1(&fields, cryptobyte_asn1.SEQUENCE) ||
+		!fields.SkipOptionalASN1(cryptobyte_asn1.Tag(0).ContextSpecific().Constructed()) || // version
+		!fields.SkipASN1(cryptobyte_asn1.INTEGER) || !fields.SkipASN1(cryptobyte_asn1.SEQUENCE) || // serialNumber, signature
+		!fields.SkipASN1(cryptobyte_asn1.SEQUENCE) || // issuer
+		!fields.ReadASN1(&validity, cryptobyte_asn1.SEQUENCE) {
+		return false
+	}
+	for !validity.Empty() {
+		var tag cryptobyte_asn1.Tag
+		if !validity.ReadAnyASN1(&text, &tag) {
+			return false
+		}
+		size := len("YYMMDDHHMMSSZ")
+		if tag == cryptobyte_asn1.GeneralizedTime {
+			size = len("YYYYMMDDHHMMSSZ")
+		}
+		if len(text) != size || text[size-1] != 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 // anchor examines what holds for a trust anchor too, whose signature proves

@@ -100,6 +100,11 @@ func verify(chain []*x509.Certificate, trust Trust, now time.Time, thorough bool
 		return muster.Peer{}, findings
 	}
 	leaf := chain[0]
+	// crypto/x509 does not look at extensions that an older version has.
+	if leaf.Version != 3 {
+		findings.add(LevelError, muster.CodeCertificateMalformed, 0, "it is of version %d, which has no extensions", leaf.Version)
+		return muster.Peer{}, findings
+	}
 	entries, err := altNamesOf(leaf)
 	if err != nil {
 		findings.addError(muster.CodeCertificateMalformed, 0, err)
