@@ -21,6 +21,9 @@ func NewClient(config Config) (*Client, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
+	if config.usesPSK() && config.usesCertificates() {
+		return nil, errors.New("dtls12: a client has either certificates or a pre-shared key")
+	}
 	if config.usesPSK() && (config.PSK != nil || config.PSKKey == nil || config.PSKIdentity == "" || len(config.PSKIdentity) > muster.MaxPSKIdentity) {
 		return nil, errors.New("dtls12: a client has one key with an identity of 1 to 286 octets")
 	}

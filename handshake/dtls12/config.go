@@ -40,8 +40,10 @@ const (
 )
 
 // A Config is what a Server or a Client needs: certificates (Identity and Verify)
-// or a pre-shared key (PSK on a server, PSKIdentity and PSKKey on a client), never
-// both. It is not modified.
+// or a pre-shared key (PSK on a server, PSKIdentity and PSKKey on a client). A
+// Server may have both; then a client whose first hello offers a suite with a
+// pre-shared key is served by it, and every other one by certificates. Config is
+// not modified.
 type Config struct {
 	// Name is the server's FQDN: a client sends it in server_name, and a server
 	// accepts no other there (TS-0003 10.2).
@@ -84,13 +86,15 @@ func (c Config) check() error {
 		return errors.New("dtls12: negative duration")
 	case c.MTU != 0 && (c.MTU < MinMTU || c.MTU > DefaultMTU):
 		return errors.New("dtls12: the MTU is not from 256 to 1024 octets")
-	case c.usesPSK() == (c.Identity != nil || c.Verify != nil):
-		return errors.New("dtls12: either certificates or a pre-shared key")
-	case !c.usesPSK() && (c.Identity == nil || c.Verify == nil):
+	case (c.Identity == nil) != (c.Verify == nil):
 		return errors.New("dtls12: certificates need an identity and a verification of the peer")
+	case !c.usesPSK() && !c.usesCertificates():
+		return errors.New("dtls12: neither certificates nor a pre-shared key")
 	}
 	return nil
 }
+
+func (c Config) usesCertificates() bool { return c.Identity != nil }
 
 func (c Config) usesPSK() bool {
 	return c.PSK != nil || c.PSKKey != nil || c.PSKIdentity != ""
@@ -106,6 +110,14 @@ func (c Config) cookieTimeout() time.Duration {
 // of a record and of a handshake message (RFC 6347 4.1, 4.2.2).
 const fragmentOverhead = 13 + 12
 
+func pskSuites() []dtls.CipherSuiteID {
+	return []dtls.CipherSuiteID{
+		dtls.TLS_PSK_WITH_AES_128_CCM,
+		dtls.TLS_PSK_WITH_AES_128_GCM_SHA256,
+		dtls.TLS_PSK_WITH_AES_128_CCM_8,
+	}
+}
+
 // profile returns what TS-0003 10.2 and the decisions about it fix for both sides.
 // pion keeps no sessions without a store, so nothing is resumed.
 func (c Config) profile() []dtls.Option {
@@ -115,11 +127,7 @@ func (c Config) profile() []dtls.Option {
 		dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
 	}
 	if c.usesPSK() {
-		suites = []dtls.CipherSuiteID{
-			dtls.TLS_PSK_WITH_AES_128_CCM,
-			dtls.TLS_PSK_WITH_AES_128_GCM_SHA256,
-			dtls.TLS_PSK_WITH_AES_128_CCM_8,
-		}
+		suites = pskSuites()
 	}
 	return []dtls.Option{
 		dtls.WithCipherSuites(suites...),

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/pion/dtls/v3"
 	"github.com/pion/dtls/v3/pkg/protocol"
 	"github.com/pion/dtls/v3/pkg/protocol/extension"
 	"github.com/pion/dtls/v3/pkg/protocol/handshake"
@@ -108,6 +109,7 @@ type hello struct {
 	version    protocol.Version
 	extended   bool // Extended Master Secret
 	serverName string
+	psk        bool // a ClientHello that offers a suite of ours with a pre-shared key
 }
 
 // An assembly collects the fragments of the peer's hello. A ClientHello comes
@@ -164,6 +166,9 @@ func parseHello(kind byte, body []byte) (h hello) {
 			return hello{}
 		}
 		h.version, extensions = message.Version, message.Extensions
+		h.psk = slices.ContainsFunc(pskSuites(), func(s dtls.CipherSuiteID) bool {
+			return slices.Contains(message.CipherSuiteIDs, uint16(s))
+		})
 	} else {
 		var message handshake.MessageServerHello
 		if message.Unmarshal(slices.Clone(body)) != nil {

@@ -14,9 +14,9 @@ import (
 	"muster/handshake"
 )
 
-// A Server brings accepted associations through the handshake, either with
-// certificates (TS-0003 8.3.5.2.2) or with pre-shared keys. It may be used by
-// several goroutines.
+// A Server brings accepted associations through the handshake, with certificates
+// or with pre-shared keys (TS-0003 8.3.5.2.2, 10.2.2). It may be used by several
+// goroutines.
 type Server struct{ config Config }
 
 // NewServer returns a Server. It fails if config is incomplete or contradicts
@@ -47,7 +47,11 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 	a := &attempt{config: s.config, ctx: ctx}
 	w := a.newWire(conn, peer, typeClientHello)
 	w.returned = func() { cookie.Stop() }
-	engine, err := dtls.ServerWithOptions(w, peer, s.options(a, w)...)
+	if err := s.choose(a, w); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("handshake with %v: %w", peer, a.classify(err, w))
+	}
+	engine, err := dtls.ServerWithOptions(w, peer, options(a, w)...)
 	if err != nil {
 		_ = conn.Close()
 		return nil, muster.Refuse(muster.CodeHandshakeFailed, "%w", err)
@@ -59,14 +63,32 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 	return done, err
 }
 
-func (s *Server) options(a *attempt, w *wire) []dtls.ServerOption {
+// choose leaves an attempt of a Server with both kinds of credentials the kind
+// that the client's first hello asks for.
+func (s *Server) choose(a *attempt, w *wire) error {
+	if !s.config.usesPSK() || !s.config.usesCertificates() {
+		return nil
+	}
+	h, err := w.await(a.ctx)
+	if err != nil {
+		return err
+	}
+	if h.psk {
+		a.config.Identity, a.config.Verify = nil, nil
+	} else {
+		a.config.PSK = nil
+	}
+	return nil
+}
+
+func options(a *attempt, w *wire) []dtls.ServerOption {
 	var options []dtls.ServerOption
-	for _, option := range s.config.profile() {
+	for _, option := range a.config.profile() {
 		options = append(options, option)
 	}
-	if s.config.usesPSK() {
+	if a.config.usesPSK() {
 		return append(options, dtls.WithPSK(func(identity []byte) ([]byte, error) {
-			if err := s.examine(w); err != nil {
+			if err := a.examine(w); err != nil {
 				return nil, a.refuse(err)
 			}
 			return a.serverKey(identity)
@@ -76,7 +98,7 @@ func (s *Server) options(a *attempt, w *wire) []dtls.ServerOption {
 		dtls.WithClientAuth(dtls.RequireAnyClientCert),
 		dtls.WithVerifyPeerCertificate(a.verifyPeerCertificate),
 		dtls.WithGetCertificate(func(*dtls.ClientHelloInfo) (*tls.Certificate, error) {
-			if err := s.examine(w); err != nil {
+			if err := a.examine(w); err != nil {
 				return nil, a.refuse(err)
 			}
 			return a.identity()
@@ -85,17 +107,17 @@ func (s *Server) options(a *attempt, w *wire) []dtls.ServerOption {
 
 // examine refuses a ClientHello before this side spends a signature or a look-up
 // on it.
-func (s *Server) examine(w *wire) error {
+func (a *attempt) examine(w *wire) error {
 	h, heard := w.hello()
 	switch {
 	case !heard:
 		return fmt.Errorf("the ClientHello is larger than %d octets", maxHello)
 	case !h.extended:
 		return muster.Refuse(muster.CodeNoExtendedMasterSecret, "the client does not offer the Extended Master Secret")
-	case h.serverName == "" && !s.config.SNIOptional:
+	case h.serverName == "" && !a.config.SNIOptional:
 		return muster.Refuse(muster.CodeServerName, "the client names no server")
-	case h.serverName != "" && !handshake.SameName(h.serverName, s.config.Name):
-		return muster.Refuse(muster.CodeServerName, "the client asks for %q, not %s", h.serverName, s.config.Name)
+	case h.serverName != "" && !handshake.SameName(h.serverName, a.config.Name):
+		return muster.Refuse(muster.CodeServerName, "the client asks for %q, not %s", h.serverName, a.config.Name)
 	}
 	return nil
 }

@@ -1,10 +1,12 @@
 package dtls12
 
 import (
+	"context"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"muster"
 	"muster/handshake"
@@ -26,6 +28,7 @@ type wire struct {
 	peer    net.Addr
 	attempt *attempt
 	passing atomic.Bool // the handshake has ended
+	early   [][]byte    // datagrams that await has read; used by the reader alone
 
 	mu       sync.Mutex
 	greeting assembly
@@ -48,9 +51,42 @@ func (w *wire) lastAlert() byte {
 	return w.sent
 }
 
+// maxEarly bounds in octets the datagrams that await keeps, but for the last.
+const maxEarly = 2 * maxHello
+
+// await reads datagrams until the peer's hello is complete, and keeps them for
+// ReadFrom, or until ctx ends. A hello that never completes, or cannot be read, is
+// the zero hello: pion will fail on it.
+func (w *wire) await(ctx context.Context) (hello, error) {
+	stop := context.AfterFunc(ctx, func() { _ = w.PacketConn.SetReadDeadline(time.Unix(1, 0)) })
+	buffer := make([]byte, maxDatagram)
+	var early [][]byte
+	kept := 0
+	for h, complete := w.hello(); ; h, complete = w.hello() {
+		if complete || kept > maxEarly {
+			w.early = early
+			if !stop() {
+				return hello{}, ctx.Err()
+			}
+			return h, w.PacketConn.SetReadDeadline(time.Time{})
+		}
+		n, _, err := w.ReadFrom(buffer)
+		if err != nil {
+			stop()
+			return hello{}, err
+		}
+		early, kept = append(early, slices.Clone(buffer[:n])), kept+n
+	}
+}
+
 // ReadFrom implements net.PacketConn. It drops what does not come from the peer,
 // since pion takes datagrams from everywhere, and forged records.
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
+	if len(w.early) > 0 {
+		n := copy(b, w.early[0])
+		w.early = w.early[1:]
+		return n, w.peer, nil
+	}
 	for {
 		n, from, err := w.PacketConn.ReadFrom(b)
 		if err == nil && !sameAddr(from, w.peer) {

@@ -21,7 +21,7 @@ func establish(ctx context.Context, transport net.Conn, m *machine) (*handshake.
 	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = transport.SetDeadline(time.Unix(1, 0)) })
-	err := drive(ctx, transport, m)
+	asked, err := drive(ctx, transport, m)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -30,6 +30,9 @@ func establish(ctx context.Context, transport net.Conn, m *machine) (*handshake.
 	}
 	if err != nil {
 		err = handshakeError(ctx, err)
+		if !asked.IsZero() {
+			level(ctx, time.Until(asked.Add(m.config.RefusalTime)))
+		}
 		if f, ok := errors.AsType[*fault](err); ok {
 			sendAlert(transport, &m.out, f.alert)
 		}
@@ -41,37 +44,48 @@ func establish(ctx context.Context, transport net.Conn, m *machine) (*handshake.
 }
 
 // drive moves octets between a machine and a connection until the handshake is
-// done. It is the only caller of Config.PSK.
-func drive(ctx context.Context, transport net.Conn, m *machine) error {
+// done. It is the only caller of Config.PSK, and returns when that was asked.
+func drive(ctx context.Context, transport net.Conn, m *machine) (asked time.Time, err error) {
 	if m.client {
 		if err := m.start(); err != nil {
-			return err
+			return asked, err
 		}
 	}
 	for {
 		e, err := m.next()
 		if err != nil {
-			return err
+			return asked, err
 		}
 		if octets := m.out.take(); len(octets) > 0 {
 			if _, err := transport.Write(octets); err != nil {
-				return err
+				return asked, err
 			}
 		}
 		switch e {
 		case needKey:
+			asked = time.Now()
 			key, err := m.config.PSK(ctx, m.identity)
 			if ctx.Err() != nil {
-				return ctx.Err() // perhaps before the deadline that it sets
+				return asked, ctx.Err() // perhaps before the deadline that it sets
 			}
 			m.provide(key, err)
 		case handshakeDone:
-			return nil
+			return asked, nil
 		default:
 			if err := fill(transport, &m.in); err != nil {
-				return err
+				return asked, err
 			}
 		}
+	}
+}
+
+// level waits out the time after which a refusal tells nothing.
+func level(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

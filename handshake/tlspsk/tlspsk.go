@@ -88,6 +88,11 @@ type Config struct {
 	// does not depend on their padding.
 	RefuseMACThenEncrypt bool
 
+	// RefusalTime is the least time, from the client's psk_identity on, after which
+	// a Server ends a handshake that fails, so that the time that PSK takes for an
+	// identity does not show. It should be the longest that PSK may take.
+	RefusalTime time.Duration
+
 	// Timeout bounds a handshake. Zero means DefaultTimeout.
 	Timeout time.Duration
 	// Rand is the source of randomness. Nil means crypto/rand. It is used by
@@ -109,8 +114,8 @@ func (c Config) complete() (*Config, error) {
 			return nil, fmt.Errorf("tlspsk: %v is not implemented", s)
 		}
 	}
-	if c.Timeout < 0 {
-		return nil, fmt.Errorf("tlspsk: a timeout of %v", c.Timeout)
+	if c.Timeout < 0 || c.RefusalTime < 0 {
+		return nil, fmt.Errorf("tlspsk: a timeout of %v or a refusal time of %v", c.Timeout, c.RefusalTime)
 	}
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
@@ -128,7 +133,10 @@ func (c Config) Format(f fmt.State, _ rune) {
 
 // A Server accepts the handshakes of clients. It may be used by several
 // goroutines.
-type Server struct{ fresh func() *machine }
+type Server struct {
+	fresh  func() *machine
+	suites []Suite
+}
 
 // NewServer returns a Server. The configuration needs Name and PSK.
 func NewServer(config Config) (*Server, error) {
@@ -139,7 +147,14 @@ func NewServer(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{func() *machine { return newMachine(c, false) }}, nil
+	return &Server{func() *machine { return newMachine(c, false) }, c.Suites}, nil
+}
+
+// Accepts reports whether one of the suites that a client offers is one of the
+// Server's. A client that offers a suite with a pre-shared key has a key: this is
+// how a port is shared with certificates.
+func (s *Server) Accepts(offered []uint16) bool {
+	return slices.ContainsFunc(s.suites, func(suite Suite) bool { return slices.Contains(offered, uint16(suite)) })
 }
 
 // Handshake takes the server's part on a fresh connection and returns when both
