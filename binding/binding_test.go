@@ -87,11 +87,16 @@ func newWorld(t *testing.T) *world {
 
 // dial gives the server one end of a pipe, as a session of the MAF, and returns
 // the other.
-func (w *world) dial(context.Context) (*handshake.Conn, error) {
+func (w *world) dial(ctx context.Context) (*handshake.Conn, error) { return w.dialFor(ctx, "") }
+
+// dialFor is dial after a handshake that agreed on a protocol.
+func (w *world) dialFor(_ context.Context, protocol string) (*handshake.Conn, error) {
 	w.dials.Add(1)
 	near, far := net.Pipe()
 	peer := muster.Peer{Name: muster.CertName{Flavour: muster.FlavourFQDN, Text: testMAF}}
-	go func() { _ = w.server.Handle(&handshake.Conn{Conn: far, Session: muster.NewSession(peer, nil)}) }()
+	go func() {
+		_ = w.server.Handle(&handshake.Conn{Conn: far, Session: muster.NewSession(peer, nil), Protocol: protocol})
+	}()
 	return &handshake.Conn{Conn: near}, nil
 }
 

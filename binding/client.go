@@ -32,7 +32,8 @@ type ClientConfig struct {
 	Format    primitive.Format // of contents sent, default primitive.JSON
 	Timeout   time.Duration    // for one call, dialling included, default 10 s
 	Idle      time.Duration    // for which an unused connection is kept, default 1 min
-	MaxConns  int              // open at once, default 4
+	MaxConns  int              // open at once with HTTP/1.1, default 4
+	HTTP2     bool             // what Dial's connections agreed on; default HTTP/1.1
 }
 
 // A Client sends requests to one server. It keeps a connection alive between calls
@@ -55,7 +56,14 @@ func NewClient(c ClientConfig) *Client {
 	if c.MaxConns == 0 {
 		c.MaxConns = 4
 	}
+	var version http.Protocols
+	version.SetHTTP1(!c.HTTP2)
+	version.SetUnencryptedHTTP2(c.HTTP2) // what net/http takes a connection for that is not its own TLS
+	if c.HTTP2 {
+		c.MaxConns = 0 // net/http dials again when the streams of one are in use
+	}
 	return &Client{c, &http.Transport{
+		Protocols: &version,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := c.Dial(ctx)
 			if err != nil {

@@ -1,6 +1,6 @@
-// Package binding carries oneM2M primitives over HTTP/1.1 (TS-0009), on
+// Package binding carries oneM2M primitives over HTTP/1.1 and HTTP/2 (TS-0009), on
 // connections that are through their handshake. Package coap does the same over
-// CoAP.
+// CoAP, and package websocket over WebSocket.
 //
 // The bindings know primitives and sessions; what a request means is up to the
 // primitive.Handler, and who may ask is up to the procedures behind it.
@@ -12,8 +12,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"muster"
 	"muster/handshake"
@@ -29,6 +32,11 @@ type Config struct {
 	Handler primitive.Handler
 	// Fetch, if set, answers GET /fetchCredentials/<KeID>/<SUID>.
 	Fetch FetchFunc
+	// Upgrade, if set, takes over the requests to upgrade HTTP/1.1 to WebSocket.
+	Upgrade UpgradeFunc
+	// Decorate, if set, goes around all that answers requests, in a way that the
+	// session is still found.
+	Decorate func(http.Handler) http.Handler
 
 	Now            func() time.Time // default time.Now
 	RequestTimeout time.Duration    // from the last octet of a request to its answer, default 10 s
@@ -37,8 +45,13 @@ type Config struct {
 	Logger         *slog.Logger     // for faults of net/http, default slog.Default
 }
 
+// An UpgradeFunc answers a request to upgrade a connection of an authenticated peer
+// to WebSocket, and returns when the connection has ended.
+type UpgradeFunc func(w http.ResponseWriter, r *http.Request, s *muster.Session)
+
 const (
 	maxHeaderOctets       = 8 << 10
+	maxStreams            = 8 // requests worked on at once for a connection of HTTP/2
 	defaultRequestTimeout = 10 * time.Second
 	defaultReadTimeout    = 10 * time.Second
 	defaultIdleTimeout    = 2 * time.Minute
@@ -47,9 +60,16 @@ const (
 // A Server answers HTTP requests on connections given to it one by one. Its
 // methods may be called by several goroutines.
 type Server struct {
-	config   Config
-	http     *http.Server
-	listener *handOver
+	config Config
+	http1  *door
+	http2  *door
+}
+
+// A door is net/http for the connections that speak one version of HTTP. There is
+// one for each, so that what ALPN agreed on is what is spoken.
+type door struct {
+	server *http.Server
+	conns  *handOver
 }
 
 // NewServer returns a Server that runs once Serve is called.
@@ -63,9 +83,23 @@ func NewServer(c Config) *Server {
 	c.RequestTimeout = orDefault(c.RequestTimeout, defaultRequestTimeout)
 	c.ReadTimeout = orDefault(c.ReadTimeout, defaultReadTimeout)
 	c.IdleTimeout = orDefault(c.IdleTimeout, defaultIdleTimeout)
-	s := &Server{config: c, listener: newHandOver()}
-	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.serve),
+	s := &Server{config: c}
+	var version1, version2 http.Protocols
+	version1.SetHTTP1(true)
+	version2.SetUnencryptedHTTP2(true) // what net/http takes a connection for that is not its own TLS
+	s.http1, s.http2 = s.newDoor(&version1), s.newDoor(&version2)
+	return s
+}
+
+func (s *Server) newDoor(versions *http.Protocols) *door {
+	c := s.config
+	var handler http.Handler = http.HandlerFunc(s.serve)
+	if c.Decorate != nil {
+		handler = c.Decorate(handler)
+	}
+	return &door{conns: newHandOver(), server: &http.Server{
+		Handler:           handler,
+		Protocols:         versions,
 		ConnContext:       withSession,
 		ReadHeaderTimeout: c.ReadTimeout,
 		ReadTimeout:       c.ReadTimeout,
@@ -73,8 +107,17 @@ func NewServer(c Config) *Server {
 		IdleTimeout:       c.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderOctets,
 		ErrorLog:          slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn),
-	}
-	return s
+		// net/http ends a connection whose peer opens and resets streams faster
+		// than they are worked on, by a multiple of MaxConcurrentStreams.
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerStream:     primitive.MaxContent,
+			MaxReceiveBufferPerConnection: maxStreams * primitive.MaxContent,
+			MaxDecoderHeaderTableSize:     4 << 10,
+			WriteByteTimeout:              c.ReadTimeout,
+		},
+	}}
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -87,17 +130,28 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // Serve answers requests on the connections that Handle is given, until Shutdown,
 // and then returns nil.
 func (s *Server) Serve() error {
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	var both errgroup.Group
+	both.Go(s.http1.serve)
+	both.Go(s.http2.serve)
+	return both.Wait()
+}
+
+func (d *door) serve() error {
+	if err := d.server.Serve(d.conns); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
 
-// Handle gives a connection to the server, which closes it in the end. Without a
-// running Serve it blocks. After Shutdown it closes the connection and returns
-// ErrServerClosed.
+// Handle gives a connection to the server, which closes it in the end; it is served
+// by HTTP/2 if that is its Protocol. Without a running Serve it blocks. After
+// Shutdown it closes the connection and returns ErrServerClosed.
 func (s *Server) Handle(c *handshake.Conn) error {
-	if err := s.listener.put(c); err != nil {
+	entrance := s.http1
+	if c.Protocol == handshake.ProtocolHTTP2 {
+		entrance = s.http2
+	}
+	if err := entrance.conns.put(c); err != nil {
 		return errors.Join(err, c.Close())
 	}
 	return nil
@@ -105,13 +159,21 @@ func (s *Server) Handle(c *handshake.Conn) error {
 
 // Shutdown takes no more connections, waits until the running requests are
 // answered and closes all connections; when ctx ends first, it closes them at
-// once and returns the context's error.
+// once and returns the context's error. Connections that were upgraded are no
+// longer the server's.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
+	var both errgroup.Group
+	both.Go(func() error { return s.http1.shutdown(ctx) })
+	both.Go(func() error { return s.http2.shutdown(ctx) })
+	return both.Wait()
+}
+
+func (d *door) shutdown(ctx context.Context) error {
+	err := d.server.Shutdown(ctx)
 	if err != nil {
-		err = errors.Join(err, s.http.Close())
+		err = errors.Join(err, d.server.Close())
 	}
-	return errors.Join(err, s.listener.Close())
+	return errors.Join(err, d.conns.Close())
 }
 
 type sessionKey struct{}
@@ -124,9 +186,13 @@ func withSession(ctx context.Context, c net.Conn) context.Context {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	session, _ := r.Context().Value(sessionKey{}).(*muster.Session)
+	if s.config.Upgrade != nil && asksForWebSocket(r) {
+		s.config.Upgrade(w, r, session)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.config.RequestTimeout)
 	defer cancel()
-	session, _ := ctx.Value(sessionKey{}).(*muster.Session)
 	r.Body = http.MaxBytesReader(w, r.Body, primitive.MaxContent)
 	if keID, suid, ok := fetchPath(r); ok && s.config.Fetch != nil {
 		s.serveFetch(ctx, w, r, session, keID, suid)
@@ -147,6 +213,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		response.Content = primitive.Content{}
 	}
 	writeResponse(w, response, format, media)
+}
+
+// asksForWebSocket reports whether a request is the opening handshake of RFC 6455
+// 4.1. HTTP/2 has another one, which TS-0020 does not know.
+func asksForWebSocket(r *http.Request) bool {
+	return r.ProtoMajor == 1 && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 }
 
 // handOver is a net.Listener whose connections come from put.
