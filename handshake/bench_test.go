@@ -26,7 +26,7 @@ func BenchmarkTLS(b *testing.B) {
 	b.Run("crypto-tls", func(b *testing.B) {
 		server, client := p.bareServer(b), p.bare(b)
 		verify := func(state tls.ConnectionState) error {
-			_, err := p.verify([]*x509.Certificate{state.PeerCertificates[0]})
+			_, err := p.Verify([]*x509.Certificate{state.PeerCertificates[0]})
 			return err
 		}
 		server.VerifyConnection, client.VerifyConnection = verify, verify

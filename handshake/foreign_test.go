@@ -3,107 +3,20 @@ package handshake_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/hex"
 	"errors"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"muster"
 	"muster/handshake"
+	"muster/mustertest"
 )
-
-// requirePeer skips a test whose foreign program is missing, unless
-// MUSTER_REQUIRE_PEERS asks for it.
-func requirePeer(t *testing.T, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	} else if os.Getenv("MUSTER_REQUIRE_PEERS") != "" {
-		t.Fatal(err)
-	} else {
-		t.Skip(err)
-	}
-}
-
-// A program is a foreign peer that runs until its standard input is closed or
-// the test ends.
-type program struct {
-	stdin io.WriteCloser
-	ended chan struct{}
-
-	mu     sync.Mutex
-	output bytes.Buffer
-}
-
-func start(t *testing.T, name string, args ...string) *program {
-	t.Helper()
-	requirePeer(t, name)
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = time.Second
-	p := &program{ended: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = p, p
-	var err error
-	if p.stdin, err = cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = cmd.Wait()
-		close(p.ended)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-p.ended
-		if t.Failed() {
-			t.Logf("%s %s\n%s", name, strings.Join(args, " "), p)
-		}
-	})
-	return p
-}
-
-func (p *program) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.Write(b)
-}
-
-func (p *program) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.String()
-}
-
-// find waits for a line that matches pattern and returns the submatch.
-func (p *program) find(t *testing.T, pattern string) string {
-	t.Helper()
-	expression := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if match := expression.FindStringSubmatch(p.String()); match != nil {
-			return match[len(match)-1]
-		}
-		select {
-		case <-p.ended:
-			if !expression.MatchString(p.String()) {
-				t.Fatalf("the program ended without %q", pattern)
-			}
-		default:
-		}
-	}
-	t.Fatalf("the program did not print %q", pattern)
-	return ""
-}
 
 // sameExport compares what a program printed with what our Session exports.
 func sameExport(t *testing.T, printed string, r result) {
@@ -138,7 +51,7 @@ func acceptOne(t *testing.T, server *handshake.Server) (address string, ended <-
 // opensslClient returns s_client's arguments for a client of p.
 func (p *pki) opensslClient(t *testing.T, address string, more ...string) []string {
 	t.Helper()
-	leaf, key, root := p.files(t, p.issue(t, "device.example.com", 0))
+	leaf, key, root := p.Files(t, p.Issue(t, "device.example.com", 0))
 	return append([]string{
 		"s_client", "-connect", address, "-tls1_2", "-servername", serverName, "-cert", leaf, "-key", key, "-CAfile", root,
 		"-verify_return_error", "-keymatexport", label, "-keymatexportlen", "48",
@@ -154,8 +67,8 @@ func TestOpenSSLClient(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			t.Parallel()
 			address, ended := acceptOne(t, newServer(t, p.config(t, serverName)))
-			peer := start(t, "openssl", p.opensslClient(t, address, "-cipher", suite)...)
-			sameExport(t, peer.find(t, opensslExport), <-ended)
+			peer := mustertest.StartPeer(t, "openssl", p.opensslClient(t, address, "-cipher", suite)...)
+			sameExport(t, peer.Find(t, opensslExport), <-ended)
 		})
 	}
 }
@@ -185,8 +98,8 @@ func TestOpenSSLClientRefused(t *testing.T) {
 			case "no certificate":
 				args = drop(drop(args, "-cert"), "-key")
 			}
-			peer := start(t, "openssl", append(args, tt.args...)...)
-			peer.find(t, tt.alert)
+			peer := mustertest.StartPeer(t, "openssl", append(args, tt.args...)...)
+			peer.Find(t, tt.alert)
 			wantCode(t, (<-ended).err, tt.code)
 		})
 	}
@@ -213,14 +126,14 @@ func TestOpenSSLResumption(t *testing.T) {
 	p := newPKI(t)
 	session := filepath.Join(t.TempDir(), "session")
 	address, ended := acceptOne(t, newServer(t, p.config(t, serverName)))
-	peer := start(t, "openssl", p.opensslClient(t, address, "-sess_out", session)...)
-	peer.find(t, opensslExport)
+	peer := mustertest.StartPeer(t, "openssl", p.opensslClient(t, address, "-sess_out", session)...)
+	peer.Find(t, opensslExport)
 	r := <-ended
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
 	_ = r.conn.Close()
-	<-peer.ended
+	<-peer.Ended
 	if !strings.Contains(peer.String(), "Session-ID: \n") || strings.Contains(peer.String(), "TLS session ticket") {
 		t.Error("the server named a session")
 	}
@@ -233,34 +146,34 @@ func TestOpenSSLRenegotiation(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	address, ended := acceptOne(t, newServer(t, p.config(t, serverName)))
-	peer := start(t, "openssl", p.opensslClient(t, address)...)
-	peer.find(t, opensslExport)
+	peer := mustertest.StartPeer(t, "openssl", p.opensslClient(t, address)...)
+	peer.Find(t, opensslExport)
 	r := <-ended
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
-	if _, err := io.WriteString(peer.stdin, "R\n"); err != nil {
+	if _, err := io.WriteString(peer.Stdin, "R\n"); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := r.conn.Read(make([]byte, 10)); err == nil {
 		t.Errorf("the server read %d octets after a renegotiation", n)
 	}
-	peer.find(t, "RENEGOTIATING")
-	<-peer.ended // it fails
+	peer.Find(t, "RENEGOTIATING")
+	<-peer.Ended // it fails
 	if strings.Count(peer.String(), "Keying material: ") != 1 {
 		t.Error("the session was renegotiated")
 	}
 }
 
 // opensslServer starts s_server with an identity of p and returns its address.
-func (p *pki) opensslServer(t *testing.T, more ...string) (*program, string) {
+func (p *pki) opensslServer(t *testing.T, more ...string) (*mustertest.Peer, string) {
 	t.Helper()
-	leaf, key, root := p.files(t, p.issue(t, serverName, 0))
-	peer := start(t, "openssl", append([]string{
+	leaf, key, root := p.Files(t, p.Issue(t, serverName, 0))
+	peer := mustertest.StartPeer(t, "openssl", append([]string{
 		"s_server", "-accept", "127.0.0.1:0", "-cert", leaf, "-key", key, "-CAfile", root,
 		"-keymatexport", label, "-keymatexportlen", "48", "-naccept", "1",
 	}, more...)...)
-	return peer, peer.find(t, `ACCEPT (127\.0\.0\.1:\d+)`)
+	return peer, peer.Find(t, `ACCEPT (127\.0\.0\.1:\d+)`)
 }
 
 func dialTCP(t *testing.T, address string) net.Conn {
@@ -281,7 +194,7 @@ func TestOpenSSLServer(t *testing.T) {
 			t.Parallel()
 			peer, address := p.opensslServer(t, "-Verify", "2", "-verify_return_error", "-cipher", suite)
 			conn, err := newClient(t, p.config(t, "device.example.com")).Handshake(t.Context(), dialTCP(t, address))
-			sameExport(t, peer.find(t, opensslExport), result{conn, err})
+			sameExport(t, peer.Find(t, opensslExport), result{conn, err})
 		})
 	}
 }
@@ -310,14 +223,14 @@ func TestOpenSSLServerRefused(t *testing.T) {
 // gnutlsPriority is a suite of the profile in GnuTLS's words.
 const gnutlsPriority = "NONE:+VERS-TLS1.2:+ECDHE-ECDSA:+SHA256:+AEAD:+SIGN-ALL:+GROUP-SECP256R1:+COMP-NULL:+CTYPE-X509"
 
-func (p *pki) gnutlsClient(t *testing.T, address, priority string) *program {
+func (p *pki) gnutlsClient(t *testing.T, address, priority string) *mustertest.Peer {
 	t.Helper()
-	leaf, key, root := p.files(t, p.issue(t, "device.example.com", 0))
+	leaf, key, root := p.Files(t, p.Issue(t, "device.example.com", 0))
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(t, "gnutls-cli", "--port", port, "--x509certfile", leaf, "--x509keyfile", key, "--x509cafile", root,
+	return mustertest.StartPeer(t, "gnutls-cli", "--port", port, "--x509certfile", leaf, "--x509keyfile", key, "--x509cafile", root,
 		"--sni-hostname", serverName, "--verify-hostname", serverName, "--priority", priority,
 		"--keymatexport", label, "--keymatexportsize", "48", host)
 }
@@ -332,7 +245,7 @@ func TestGnuTLSClient(t *testing.T) {
 			t.Parallel()
 			address, ended := acceptOne(t, newServer(t, p.config(t, serverName)))
 			peer := p.gnutlsClient(t, address, gnutlsPriority+":+"+cipher)
-			sameExport(t, peer.find(t, gnutlsExport), <-ended)
+			sameExport(t, peer.Find(t, gnutlsExport), <-ended)
 		})
 	}
 }
@@ -342,16 +255,16 @@ func TestGnuTLSClientWithoutEMS(t *testing.T) {
 	p := newPKI(t)
 	address, ended := acceptOne(t, newServer(t, p.config(t, serverName)))
 	peer := p.gnutlsClient(t, address, gnutlsPriority+":+AES-128-GCM:%NO_SESSION_HASH")
-	peer.find(t, "Handshake failed")
+	peer.Find(t, "Handshake failed")
 	wantCode(t, (<-ended).err, muster.CodeNoExtendedMasterSecret)
 }
 
 func (p *pki) gnutlsServer(t *testing.T, priority string) string {
 	t.Helper()
-	leaf, key, root := p.files(t, p.issue(t, serverName, 0))
+	leaf, key, root := p.Files(t, p.Issue(t, serverName, 0))
 	for range 5 { // gnutls-serv cannot choose a port
 		port := freePort(t)
-		peer := start(t, "gnutls-serv", "--port", port, "--x509certfile", leaf, "--x509keyfile", key, "--x509cafile", root,
+		peer := mustertest.StartPeer(t, "gnutls-serv", "--port", port, "--x509certfile", leaf, "--x509keyfile", key, "--x509cafile", root,
 			"--require-client-cert", "--verify-client-cert", "--echo", "--noticket", "--priority", priority)
 		if ready(peer) {
 			return net.JoinHostPort("127.0.0.1", port)
@@ -373,10 +286,10 @@ func freePort(t *testing.T) string {
 }
 
 // ready waits until gnutls-serv listens, and reports false if it has ended.
-func ready(peer *program) bool {
+func ready(peer *mustertest.Peer) bool {
 	for {
 		select {
-		case <-peer.ended:
+		case <-peer.Ended:
 			return false
 		case <-time.After(5 * time.Millisecond):
 			if scanner := bufio.NewScanner(strings.NewReader(peer.String())); scan(scanner, "IPv4 0.0.0.0 port") {

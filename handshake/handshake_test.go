@@ -32,11 +32,11 @@ func name(t testing.TB) muster.FQDN {
 // config returns a Config with an identity of p.
 func (p *pki) config(t testing.TB, identity string) handshake.Config {
 	t.Helper()
-	certificate := p.issue(t, identity, 0)
+	certificate := p.Issue(t, identity, 0)
 	return handshake.Config{
 		Name:     name(t),
 		Identity: func() (*tls.Certificate, error) { return certificate, nil },
-		Verify:   p.verify,
+		Verify:   p.Verify,
 		Timeout:  patience,
 	}
 }
@@ -167,7 +167,7 @@ func alpn(t *testing.T, server, client []string, suites ...uint16) result {
 	ended := serve(t, newServer(t, config), far)
 	conn := tls.Client(near, &tls.Config{
 		ServerName: serverName, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, NextProtos: client, CipherSuites: suites,
-		Certificates: []tls.Certificate{*p.issue(t, "device.example.com", 0)},
+		Certificates: []tls.Certificate{*p.Issue(t, "device.example.com", 0)},
 	})
 	go func() { _ = conn.HandshakeContext(t.Context()) }()
 	return <-ended

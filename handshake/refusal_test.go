@@ -56,7 +56,7 @@ func (p *pki) bare(t testing.TB) *tls.Config {
 	t.Helper()
 	return &tls.Config{
 		ServerName: serverName, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
-		Certificates: []tls.Certificate{*p.issue(t, "device.example.com", 0)},
+		Certificates: []tls.Certificate{*p.Issue(t, "device.example.com", 0)},
 	}
 }
 
@@ -103,14 +103,14 @@ func TestServerRefuses(t *testing.T) {
 		{name: "CBC where it is off", server: func(c *handshake.Config) { c.NoCBC = true }, client: func(c *tls.Config) { c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256} }, code: muster.CodeHandshakeFailed, alert: 40},
 		{name: "another group", client: func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP521, tls.CurveP384} }, code: muster.CodeHandshakeFailed, alert: 40},
 		{name: "another root", client: func(c *tls.Config) {
-			c.Certificates = []tls.Certificate{*newPKI(t).issue(t, "device.example.com", 0)}
+			c.Certificates = []tls.Certificate{*newPKI(t).Issue(t, "device.example.com", 0)}
 		}, code: muster.CodeAnchorMismatch, alert: 48},
 		{name: "six certificates", client: func(c *tls.Config) {
 			chain := &c.Certificates[0].Certificate
 			*chain = slices.Repeat(*chain, handshake.MaxChain+1)
 		}, code: muster.CodeChainTooLong, alert: 42},
 		{name: "a large certificate", client: func(c *tls.Config) {
-			c.Certificates = []tls.Certificate{*p.issue(t, "device.example.com", handshake.MaxCertificate)}
+			c.Certificates = []tls.Certificate{*p.Issue(t, "device.example.com", handshake.MaxCertificate)}
 		}, code: muster.CodeCertificateTooLarge, alert: 42},
 		{name: "no identity", server: func(c *handshake.Config) {
 			c.Identity = func() (*tls.Certificate, error) { return nil, errors.New("the file is gone") }
@@ -223,7 +223,7 @@ func (p *pki) bareServer(t testing.TB) *tls.Config {
 	t.Helper()
 	return &tls.Config{
 		ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12,
-		Certificates: []tls.Certificate{*p.issue(t, serverName, 0)},
+		Certificates: []tls.Certificate{*p.Issue(t, serverName, 0)},
 	}
 }
 
@@ -234,7 +234,7 @@ func TestVerifyOnce(t *testing.T) {
 	server, client := p.config(t, serverName), p.config(t, "device.example.com")
 	count := func(chain []*x509.Certificate) (muster.Peer, error) {
 		calls.Add(1)
-		return p.verify(chain)
+		return p.Verify(chain)
 	}
 	server.Verify, client.Verify = count, count
 	a, b := meet(t, newServer(t, server), newClient(t, client))
@@ -440,7 +440,7 @@ func TestSameName(t *testing.T) {
 func TestParseChain(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
-	leaf := p.issue(t, serverName, 0).Certificate[0]
+	leaf := p.Issue(t, serverName, 0).Certificate[0]
 	for name, tt := range map[string]struct {
 		raw  [][]byte
 		code muster.Code

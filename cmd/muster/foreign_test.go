@@ -1,22 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/hex"
-	"io"
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"muster"
 	"muster/enrolee"
+	"muster/mustertest"
 )
 
 const bootstrapLabel = "EXPORTER-oneM2M-Bootstrap"
@@ -27,95 +20,6 @@ const (
 	gnutlsExport  = `- Key material: ([0-9a-f]{96})`
 	mbedTLSExport = `EXPORT ([0-9a-f]{96})`
 )
-
-// requirePeer skips a test whose foreign program is missing, unless
-// MUSTER_REQUIRE_PEERS asks for it.
-func requirePeer(t testing.TB, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	} else if os.Getenv("MUSTER_REQUIRE_PEERS") != "" {
-		t.Fatal(err)
-	} else {
-		t.Skip(err)
-	}
-}
-
-// A program is a foreign peer that runs until it is hung up or the test ends.
-type program struct {
-	stdin io.WriteCloser
-	ended chan struct{}
-
-	mu     sync.Mutex
-	output bytes.Buffer // guarded by mu
-}
-
-func start(t testing.TB, name string, args ...string) *program {
-	t.Helper()
-	requirePeer(t, name)
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = time.Second
-	p := &program{ended: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = p, p
-	var err error
-	p.stdin, err = cmd.StdinPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	go func() {
-		_ = cmd.Wait()
-		close(p.ended)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-p.ended
-		if t.Failed() {
-			t.Logf("%s %s\n%s", name, strings.Join(args, " "), p)
-		}
-	})
-	return p
-}
-
-// hangUp lets a client end as if its user had.
-func (p *program) hangUp() {
-	_ = p.stdin.Close()
-	<-p.ended
-}
-
-// Write implements io.Writer.
-func (p *program) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.Write(b)
-}
-
-func (p *program) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.String()
-}
-
-// find waits for output that matches pattern and returns the last submatch.
-func (p *program) find(t testing.TB, pattern string) string {
-	t.Helper()
-	expression := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		over := false
-		select {
-		case <-p.ended:
-			over = true // what it said last is there now
-		default:
-		}
-		if match := expression.FindStringSubmatch(p.String()); match != nil {
-			return match[len(match)-1]
-		}
-		if over {
-			break
-		}
-	}
-	t.Fatalf("the program did not print %q", pattern)
-	return ""
-}
 
 // split48 is the Enrolment Key and KeID in what a foreign program exported.
 func split48(t testing.TB, printed string, from muster.FQDN) (muster.Ke, muster.KeID) {
@@ -182,16 +86,16 @@ func openssl(t *testing.T, via transport, suite, pskSuite string) foreignClient 
 		enrol: func(w *world, n int) string {
 			chain, key, root := w.deviceFiles(n)
 			version := map[transport]string{overTLS: "-tls1_2", overDTLS: "-dtls1_2"}[via]
-			return start(t, "openssl", "s_client", version, "-connect", w.deviceConfig(n, via).MEF.Address,
+			return mustertest.StartPeer(t, "openssl", "s_client", version, "-connect", w.deviceConfig(n, via).MEF.Address,
 				"-servername", w.mef.FQDN.String(), "-verify_hostname", w.mef.FQDN.String(),
 				"-CAfile", root, "-verify_return_error", "-cert", chain, "-key", key, "-cert_chain", chain,
 				"-cipher", suite+":@SECLEVEL=0", "-keymatexport", bootstrapLabel, "-keymatexportlen", "48",
-			).find(t, opensslExport)
+			).Find(t, opensslExport)
 		},
 		attach: func(w *world, keID muster.KeID, km muster.Km) {
-			start(t, "openssl", "s_client", "-dtls1_2", "-connect", w.mafAddress, "-servername", w.maf.FQDN.String(),
+			mustertest.StartPeer(t, "openssl", "s_client", "-dtls1_2", "-connect", w.mafAddress, "-servername", w.maf.FQDN.String(),
 				"-psk", hex.EncodeToString(km.Reveal()), "-psk_identity", keID.String(), "-cipher", pskSuite+":@SECLEVEL=0",
-			).find(t, "Cipher +: "+pskSuite)
+			).Find(t, "Cipher +: "+pskSuite)
 		},
 	}
 }
@@ -219,9 +123,9 @@ const gnutlsPriority = ":+SHA256:+AEAD:+SIGN-ALL:+GROUP-SECP256R1:+COMP-NULL:+CT
 
 // gnutls enrols with gnutls-cli over a transport in one cipher, and attaches with a key.
 func gnutls(t *testing.T, via transport, cipher, pskCipher string) foreignClient {
-	client := func(address string, name muster.FQDN, priority string, more ...string) *program {
+	client := func(address string, name muster.FQDN, priority string, more ...string) *mustertest.Peer {
 		host, port := split(t, address)
-		return start(t, "gnutls-cli", append(more, "--port", port, "--sni-hostname", name.String(), "--verify-hostname", name.String(),
+		return mustertest.StartPeer(t, "gnutls-cli", append(more, "--port", port, "--sni-hostname", name.String(), "--verify-hostname", name.String(),
 			"--priority", priority, "--keymatexport", bootstrapLabel, "--keymatexportsize", "48", host)...)
 	}
 	return foreignClient{
@@ -231,11 +135,11 @@ func gnutls(t *testing.T, via transport, cipher, pskCipher string) foreignClient
 			if via == overDTLS {
 				args, version = append(args, "--udp"), "NONE:+VERS-DTLS1.2"
 			}
-			return client(w.deviceConfig(n, via).MEF.Address, w.mef.FQDN, version+gnutlsPriority+"ECDHE-ECDSA:+"+cipher, args...).find(t, gnutlsExport)
+			return client(w.deviceConfig(n, via).MEF.Address, w.mef.FQDN, version+gnutlsPriority+"ECDHE-ECDSA:+"+cipher, args...).Find(t, gnutlsExport)
 		},
 		attach: func(w *world, keID muster.KeID, km muster.Km) {
 			client(w.mafAddress, w.maf.FQDN, "NONE:+VERS-DTLS1.2"+gnutlsPriority+"PSK:+"+pskCipher,
-				"--udp", "--pskusername", keID.String(), "--pskkey", hex.EncodeToString(km.Reveal())).find(t, gnutlsExport)
+				"--udp", "--pskusername", keID.String(), "--pskkey", hex.EncodeToString(km.Reveal())).Find(t, gnutlsExport)
 		},
 	}
 }
@@ -258,17 +162,7 @@ func TestGnuTLSEnrolsAndAttaches(t *testing.T) {
 // mbedTLS compiles a peer.
 func mbedTLS(t *testing.T, source string) string {
 	t.Helper()
-	requirePeer(t, "gcc")
-	binary := filepath.Join(t.TempDir(), "peer")
-	output, err := exec.CommandContext(t.Context(), "gcc", "-o", binary, source, "-lmbedtls", "-lmbedx509", "-lmbedcrypto").CombinedOutput()
-	switch {
-	case err == nil:
-	case os.Getenv("MUSTER_REQUIRE_PEERS") == "" && strings.Contains(string(output), "mbedtls/ctr_drbg.h: No such file"):
-		t.Skip("mbedTLS is not installed")
-	default:
-		t.Fatalf("%v\n%s", err, output)
-	}
-	return binary
+	return mustertest.CompilePeer(t, source, "mbedtls", "mbedx509", "mbedcrypto")
 }
 
 func TestMbedTLSEnrolsAndAttaches(t *testing.T) {
@@ -278,11 +172,11 @@ func TestMbedTLSEnrolsAndAttaches(t *testing.T) {
 		enrol: func(w *world, n int) string {
 			chain, key, root := w.deviceFiles(n)
 			_, port := split(t, w.mefAddresses.DTLS)
-			return start(t, binary, port, w.mef.FQDN.String(), libraryMTU, "cert", chain, key, root).find(t, mbedTLSExport)
+			return mustertest.StartPeer(t, binary, port, w.mef.FQDN.String(), libraryMTU, "cert", chain, key, root).Find(t, mbedTLSExport)
 		},
 		attach: func(w *world, keID muster.KeID, km muster.Km) {
 			_, port := split(t, w.mafAddress)
-			start(t, binary, port, w.maf.FQDN.String(), libraryMTU, "psk", keID.String(), hex.EncodeToString(km.Reveal())).find(t, mbedTLSExport)
+			mustertest.StartPeer(t, binary, port, w.maf.FQDN.String(), libraryMTU, "psk", keID.String(), hex.EncodeToString(km.Reveal())).Find(t, mbedTLSExport)
 		},
 	})
 }
@@ -295,8 +189,8 @@ func TestOpenSSLEnrolsWithItsLeafAlone(t *testing.T) {
 	chain, key, root := w.deviceFiles(0)
 	w.mef.Intermediates = []string{chain} // the leaf in it does no harm
 	w.startMEF()
-	exported := start(t, "openssl", "s_client", "-tls1_2", "-connect", w.mefAddresses.TLS, "-servername", w.mef.FQDN.String(),
-		"-CAfile", root, "-cert", chain, "-key", key, "-keymatexport", bootstrapLabel, "-keymatexportlen", "48").find(t, opensslExport)
+	exported := mustertest.StartPeer(t, "openssl", "s_client", "-tls1_2", "-connect", w.mefAddresses.TLS, "-servername", w.mef.FQDN.String(),
+		"-CAfile", root, "-cert", chain, "-key", key, "-keymatexport", bootstrapLabel, "-keymatexportlen", "48").Find(t, opensslExport)
 	w.enrolledBy(t, 0, exported)
 }
 
@@ -337,28 +231,28 @@ func TestEnroleeEnrolsAtOpenSSL(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 1)
 			identity := w.mef.Identity
-			server := start(t, "openssl", append([]string{"s_server", "-accept", "127.0.0.1:0", "-naccept", "1",
+			server := mustertest.StartPeer(t, "openssl", append([]string{"s_server", "-accept", "127.0.0.1:0", "-naccept", "1",
 				"-cert", identity.Certificate, "-key", identity.Key, "-CAfile", w.mef.Instructions[0].Anchors[0],
 				"-Verify", "3", "-verify_return_error", "-cipher", tt.suite + ":@SECLEVEL=0",
 				"-keymatexport", bootstrapLabel, "-keymatexportlen", "48"}, tt.args...)...)
-			credential := w.enrolsAt(t, tt.via, server.find(t, `ACCEPT (127\.0\.0\.1:\d+)`))
-			w.sameCredential(t, credential, server.find(t, opensslExport))
+			credential := w.enrolsAt(t, tt.via, server.Find(t, `ACCEPT (127\.0\.0\.1:\d+)`))
+			w.sameCredential(t, credential, server.Find(t, opensslExport))
 		})
 	}
 }
 
 // gnutlsServer starts gnutls-serv, which cannot choose a port, and returns its address.
-func gnutlsServer(t *testing.T, args ...string) (*program, string) {
+func gnutlsServer(t *testing.T, args ...string) (*mustertest.Peer, string) {
 	t.Helper()
 	for range 5 {
 		socket, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
 		_, port := split(t, socket.Addr().String())
 		_ = socket.Close()
-		server := start(t, "gnutls-serv", append(args, "--port", port)...)
+		server := mustertest.StartPeer(t, "gnutls-serv", append(args, "--port", port)...)
 		free := await(t, "gnutls-serv does not start", func() (listens bool, done bool) {
 			select {
-			case <-server.ended:
+			case <-server.Ended:
 				return false, true
 			default:
 				listens = strings.Contains(server.String(), "IPv4 0.0.0.0 port "+port+"...done")
@@ -385,7 +279,7 @@ func TestEnroleeEnrolsAtGnuTLS(t *testing.T) {
 				"--x509cafile", w.mef.Instructions[0].Anchors[0], "--require-client-cert", "--verify-client-cert",
 				"--keymatexport", bootstrapLabel, "--keymatexportsize", "48")
 			credential := w.enrolsAt(t, overTLS, address)
-			w.sameCredential(t, credential, server.find(t, gnutlsExport))
+			w.sameCredential(t, credential, server.Find(t, gnutlsExport))
 		})
 	}
 }
@@ -394,7 +288,7 @@ func TestEnroleeEnrolsAtMbedTLS(t *testing.T) {
 	t.Parallel()
 	binary := mbedTLS(t, filepath.Join("testdata", "mbedtls_server.c"))
 	w := newWorld(t, 1)
-	server := start(t, binary, w.mef.Identity.Certificate, w.mef.Identity.Key, w.mef.Instructions[0].Anchors[0])
-	credential := w.enrolsAt(t, overTLS, net.JoinHostPort("127.0.0.1", server.find(t, `PORT (\d+)`)))
-	w.sameCredential(t, credential, server.find(t, mbedTLSExport))
+	server := mustertest.StartPeer(t, binary, w.mef.Identity.Certificate, w.mef.Identity.Key, w.mef.Instructions[0].Anchors[0])
+	credential := w.enrolsAt(t, overTLS, net.JoinHostPort("127.0.0.1", server.Find(t, `PORT (\d+)`)))
+	w.sameCredential(t, credential, server.Find(t, mbedTLSExport))
 }

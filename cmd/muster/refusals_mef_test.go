@@ -195,29 +195,29 @@ func TestMEFResumesNothing(t *testing.T) {
 		w.startMEF()
 		version := map[transport]string{overTLS: "-tls1_2", overDTLS: "-dtls1_2"}[via]
 		chain, key, root := w.deviceFiles(0)
-		client := func(address string, more ...string) *program {
-			return start(t, "openssl", append([]string{"s_client", version, "-connect", address, "-servername", labMEF, "-CAfile", root,
+		client := func(address string, more ...string) *mustertest.Peer {
+			return mustertest.StartPeer(t, "openssl", append([]string{"s_client", version, "-connect", address, "-servername", labMEF, "-CAfile", root,
 				"-cert", chain, "-key", key, "-cert_chain", chain, "-keymatexport", bootstrapLabel, "-keymatexportlen", "48"}, more...)...)
 		}
-		other := start(t, "openssl", "s_server", version, "-accept", "127.0.0.1:0", "-naccept", "2",
+		other := mustertest.StartPeer(t, "openssl", "s_server", version, "-accept", "127.0.0.1:0", "-naccept", "2",
 			"-cert", w.mef.Identity.Certificate, "-key", w.mef.Identity.Key, "-CAfile", w.mef.Instructions[0].Anchors[0], "-verify", "3").
-			find(t, `ACCEPT (127\.0\.0\.1:\d+)`)
+			Find(t, `ACCEPT (127\.0\.0\.1:\d+)`)
 		ticket, mine := filepath.Join(t.TempDir(), "ticket"), filepath.Join(t.TempDir(), "mine")
 		first := client(other, "-sess_out", ticket)
-		first.find(t, opensslExport)
-		first.hangUp()
+		first.Find(t, opensslExport)
+		first.HangUp(t)
 		await(t, "there is no ticket to try with", func() (any, bool) {
 			info, err := os.Stat(ticket)
 			return nil, err == nil && info.Size() > 0
 		})
-		client(other, "-sess_in", ticket).find(t, "Reused, TLSv1") // where it can be used, it is
+		client(other, "-sess_in", ticket).Find(t, "Reused, TLSv1") // where it can be used, it is
 
 		again := client(w.mefAddresses.TLS, "-sess_in", ticket, "-sess_out", mine)
 		if via == overDTLS {
 			again = client(w.mefAddresses.DTLS, "-sess_in", ticket, "-sess_out", mine)
 		}
-		w.enrolledBy(t, 0, again.find(t, opensslExport))
-		again.find(t, "New, TLSv1")
+		w.enrolledBy(t, 0, again.Find(t, opensslExport))
+		again.Find(t, "New, TLSv1")
 		if strings.Contains(again.String(), "Reused") || strings.Contains(again.String(), "TLS session ticket:") {
 			t.Error("the MEF resumed a session or gave a ticket")
 		}

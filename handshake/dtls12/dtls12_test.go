@@ -35,11 +35,11 @@ func name(t testing.TB) muster.FQDN {
 // config returns a Config with an identity of p.
 func (p *pki) config(t testing.TB, identity string) dtls12.Config {
 	t.Helper()
-	certificate := p.issue(t, identity, 0)
+	certificate := p.Issue(t, identity, 0)
 	return dtls12.Config{
 		Name:           name(t),
 		Identity:       func() (*tls.Certificate, error) { return certificate, nil },
-		Verify:         p.verify,
+		Verify:         p.Verify,
 		Timeout:        patience,
 		CookieTimeout:  patience,
 		FlightInterval: 200 * time.Millisecond,

@@ -2,106 +2,19 @@ package dtls12_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"muster"
 	"muster/handshake/dtls12"
+	"muster/mustertest"
 )
-
-// requirePeer skips a test whose foreign program is missing, unless
-// MUSTER_REQUIRE_PEERS asks for it.
-func requirePeer(t *testing.T, program string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	} else if os.Getenv("MUSTER_REQUIRE_PEERS") != "" {
-		t.Fatal(err)
-	} else {
-		t.Skip(err)
-	}
-}
-
-// A program is a foreign peer that runs until its standard input is closed or
-// the test ends.
-type program struct {
-	stdin io.WriteCloser
-	ended chan struct{}
-
-	mu     sync.Mutex
-	output bytes.Buffer
-}
-
-func start(t *testing.T, name string, args ...string) *program {
-	t.Helper()
-	requirePeer(t, name)
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = time.Second
-	p := &program{ended: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = p, p
-	var err error
-	if p.stdin, err = cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = cmd.Wait()
-		close(p.ended)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-p.ended
-		if t.Failed() {
-			t.Logf("%s %s\n%s", name, strings.Join(args, " "), p)
-		}
-	})
-	return p
-}
-
-func (p *program) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.Write(b)
-}
-
-func (p *program) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.String()
-}
-
-// find waits for a line that matches pattern and returns the submatch.
-func (p *program) find(t *testing.T, pattern string) string {
-	t.Helper()
-	expression := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if match := expression.FindStringSubmatch(p.String()); match != nil {
-			return match[len(match)-1]
-		}
-		select {
-		case <-p.ended:
-			if !expression.MatchString(p.String()) {
-				t.Fatalf("the program ended without %q", pattern)
-			}
-		default:
-		}
-	}
-	t.Fatalf("the program did not print %q", pattern)
-	return ""
-}
 
 // sameExport compares what a program printed with what our Session exports.
 func sameExport(t *testing.T, printed string, r result) {
@@ -136,7 +49,7 @@ func acceptAll(t *testing.T, server *dtls12.Server) (address string, ended <-cha
 // opensslClient returns s_client's arguments for a client of p.
 func (p *pki) opensslClient(t *testing.T, address string, more ...string) []string {
 	t.Helper()
-	leaf, key, root := p.files(t, p.issue(t, "device.example.com", 0))
+	leaf, key, root := p.Files(t, p.Issue(t, "device.example.com", 0))
 	return append([]string{
 		"s_client", "-connect", address, "-dtls1_2", "-servername", serverName, "-cert", leaf, "-key", key, "-CAfile", root,
 		"-verify_return_error", "-keymatexport", label, "-keymatexportlen", "48",
@@ -163,8 +76,8 @@ func TestOpenSSLClient(t *testing.T) {
 				config.MTU = dtls12.MinMTU
 			}
 			address, ended := acceptAll(t, newServer(t, config))
-			peer := start(t, "openssl", p.opensslClient(t, address, args...)...)
-			sameExport(t, peer.find(t, opensslExport), <-ended)
+			peer := mustertest.StartPeer(t, "openssl", p.opensslClient(t, address, args...)...)
+			sameExport(t, peer.Find(t, opensslExport), <-ended)
 		})
 	}
 }
@@ -184,16 +97,16 @@ func TestOpenSSLClientRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address, ended := acceptAll(t, newServer(t, p.config(t, serverName)))
-			peer := start(t, "openssl", p.opensslClient(t, address, tt.args...)...)
-			peer.find(t, tt.alert)
+			peer := mustertest.StartPeer(t, "openssl", p.opensslClient(t, address, tt.args...)...)
+			peer.Find(t, tt.alert)
 			wantCode(t, (<-ended).err, tt.code)
 		})
 	}
 	t.Run("no certificate", func(t *testing.T) {
 		t.Parallel()
 		address, ended := acceptAll(t, newServer(t, p.config(t, serverName)))
-		peer := start(t, "openssl", "s_client", "-connect", address, "-dtls1_2", "-servername", serverName)
-		peer.find(t, "handshake failure")
+		peer := mustertest.StartPeer(t, "openssl", "s_client", "-connect", address, "-dtls1_2", "-servername", serverName)
+		peer.Find(t, "handshake failure")
 		wantCode(t, (<-ended).err, muster.CodeNoCertificate)
 	})
 }
@@ -205,10 +118,10 @@ func TestOpenSSLClientWithKey(t *testing.T) {
 			t.Parallel()
 			server, _ := keyConfig(t)
 			address, ended := acceptAll(t, newServer(t, server))
-			peer := start(t, "openssl", "s_client", "-connect", address, "-dtls1_2", "-servername", serverName, "-cipher", suite,
+			peer := mustertest.StartPeer(t, "openssl", "s_client", "-connect", address, "-dtls1_2", "-servername", serverName, "-cipher", suite,
 				"-psk", hex.EncodeToString(key), "-psk_identity", identity, "-keymatexport", label, "-keymatexportlen", "48")
 			r := <-ended
-			sameExport(t, peer.find(t, opensslExport), r)
+			sameExport(t, peer.Find(t, opensslExport), r)
 			if r.conn.Session.Peer.PSKIdentity != identity {
 				t.Errorf("the peer is %v", r.conn.Session.Peer)
 			}
@@ -217,12 +130,12 @@ func TestOpenSSLClientWithKey(t *testing.T) {
 }
 
 // opensslServer starts s_server and returns its address.
-func opensslServer(t *testing.T, more ...string) (*program, net.Addr) {
+func opensslServer(t *testing.T, more ...string) (*mustertest.Peer, net.Addr) {
 	t.Helper()
-	peer := start(t, "openssl", append([]string{
+	peer := mustertest.StartPeer(t, "openssl", append([]string{
 		"s_server", "-accept", "127.0.0.1:0", "-dtls1_2", "-keymatexport", label, "-keymatexportlen", "48", "-naccept", "1",
 	}, more...)...)
-	return peer, udpAddr(t, peer.find(t, `ACCEPT (127\.0\.0\.1:\d+)`))
+	return peer, udpAddr(t, peer.Find(t, `ACCEPT (127\.0\.0\.1:\d+)`))
 }
 
 func udpAddr(t *testing.T, address string) net.Addr {
@@ -237,14 +150,14 @@ func udpAddr(t *testing.T, address string) net.Addr {
 func TestOpenSSLServer(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
-	leaf, file, root := p.files(t, p.issue(t, serverName, 0))
+	leaf, file, root := p.Files(t, p.Issue(t, serverName, 0))
 	for _, suite := range []string{"ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-CCM8"} {
 		for _, cookie := range [][]string{nil, {"-listen"}} {
 			t.Run(suite+strings.Join(cookie, ""), func(t *testing.T) {
 				t.Parallel()
 				peer, address := opensslServer(t, append([]string{"-cert", leaf, "-key", file, "-CAfile", root, "-Verify", "2", "-verify_return_error", "-cipher", suite}, cookie...)...)
 				r := dial(t, newClient(t, p.config(t, "device.example.com")), address)
-				sameExport(t, peer.find(t, opensslExport), r)
+				sameExport(t, peer.Find(t, opensslExport), r)
 				_ = r.conn.Close()
 			})
 		}
@@ -254,7 +167,7 @@ func TestOpenSSLServer(t *testing.T) {
 func TestOpenSSLServerRefused(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
-	leaf, file, root := p.files(t, p.issue(t, serverName, 0))
+	leaf, file, root := p.Files(t, p.Issue(t, serverName, 0))
 	_, address := opensslServer(t, "-cert", leaf, "-key", file, "-CAfile", root)
 	r := dial(t, newClient(t, p.config(t, "device.example.com")), address)
 	wantCode(t, r.err, muster.CodeHandshakeFailed)
@@ -268,7 +181,7 @@ func TestOpenSSLServerWithKey(t *testing.T) {
 			_, client := keyConfig(t)
 			peer, address := opensslServer(t, "-nocert", "-psk", hex.EncodeToString(key), "-psk_identity", identity, "-cipher", suite)
 			r := dial(t, newClient(t, client), address)
-			sameExport(t, peer.find(t, opensslExport), r)
+			sameExport(t, peer.Find(t, opensslExport), r)
 			_ = r.conn.Close()
 		})
 	}
@@ -278,19 +191,19 @@ const gnutlsPriority = "NONE:+VERS-DTLS1.2:+SHA256:+AEAD:+SIGN-ALL:+GROUP-SECP25
 
 const gnutlsExport = `- Key material: ([0-9a-f]{96})`
 
-func gnutlsClient(t *testing.T, address, priority string, more ...string) *program {
+func gnutlsClient(t *testing.T, address, priority string, more ...string) *mustertest.Peer {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(t, "gnutls-cli", append(more, "--udp", "--port", port, "--sni-hostname", serverName, "--verify-hostname", serverName,
+	return mustertest.StartPeer(t, "gnutls-cli", append(more, "--udp", "--port", port, "--sni-hostname", serverName, "--verify-hostname", serverName,
 		"--priority", gnutlsPriority+priority, "--keymatexport", label, "--keymatexportsize", "48", host)...)
 }
 
 func (p *pki) gnutlsFiles(t *testing.T, name string) []string {
 	t.Helper()
-	leaf, key, root := p.files(t, p.issue(t, name, 0))
+	leaf, key, root := p.Files(t, p.Issue(t, name, 0))
 	return []string{"--x509certfile", leaf, "--x509keyfile", key, "--x509cafile", root}
 }
 
@@ -302,14 +215,14 @@ func TestGnuTLSClient(t *testing.T) {
 			t.Parallel()
 			address, ended := acceptAll(t, newServer(t, p.config(t, serverName)))
 			peer := gnutlsClient(t, address, ":+ECDHE-ECDSA:+"+cipher, p.gnutlsFiles(t, "device.example.com")...)
-			sameExport(t, peer.find(t, gnutlsExport), <-ended)
+			sameExport(t, peer.Find(t, gnutlsExport), <-ended)
 		})
 		t.Run(cipher+" with a key", func(t *testing.T) {
 			t.Parallel()
 			server, _ := keyConfig(t)
 			address, ended := acceptAll(t, newServer(t, server))
 			peer := gnutlsClient(t, address, ":+PSK:+"+cipher, "--pskusername", identity, "--pskkey", hex.EncodeToString(key))
-			sameExport(t, peer.find(t, gnutlsExport), <-ended)
+			sameExport(t, peer.Find(t, gnutlsExport), <-ended)
 		})
 	}
 }
@@ -322,7 +235,7 @@ func TestGnuTLSClientWithoutEMS(t *testing.T) {
 	p := newPKI(t)
 	address, ended := acceptAll(t, newServer(t, p.config(t, serverName)))
 	peer := gnutlsClient(t, address, ":+ECDHE-ECDSA:+AES-128-CCM-8:%NO_SESSION_HASH", append(p.gnutlsFiles(t, "device.example.com"), gnutlsTrace...)...)
-	peer.find(t, `Alert\[2\|40\]`)
+	peer.Find(t, `Alert\[2\|40\]`)
 	wantCode(t, (<-ended).err, muster.CodeNoExtendedMasterSecret)
 }
 
@@ -331,7 +244,7 @@ func TestGnuTLSClientDTLS10(t *testing.T) {
 	p := newPKI(t)
 	address, ended := acceptAll(t, newServer(t, p.config(t, serverName)))
 	peer := gnutlsClient(t, address, ":-VERS-ALL:+VERS-DTLS1.0:+ECDHE-ECDSA:+AES-128-CBC:+SHA1", append(p.gnutlsFiles(t, "device.example.com"), gnutlsTrace...)...)
-	peer.find(t, `Alert\[2\|70\]`)
+	peer.Find(t, `Alert\[2\|70\]`)
 	wantCode(t, (<-ended).err, muster.CodeProtocolVersion)
 }
 
@@ -345,13 +258,13 @@ func gnutlsServer(t *testing.T, priority string, more ...string) net.Addr {
 		}
 		_, port, _ := net.SplitHostPort(conn.LocalAddr().String())
 		_ = conn.Close()
-		peer := start(t, "gnutls-serv", append(more, "--udp", "--port", port, "--echo", "--noticket", "--priority", gnutlsPriority+priority)...)
+		peer := mustertest.StartPeer(t, "gnutls-serv", append(more, "--udp", "--port", port, "--echo", "--noticket", "--priority", gnutlsPriority+priority)...)
 		for {
 			if strings.Contains(peer.String(), "IPv4 0.0.0.0 port "+port+"...done") {
 				return udpAddr(t, net.JoinHostPort("127.0.0.1", port))
 			}
 			select {
-			case <-peer.ended:
+			case <-peer.Ended:
 			case <-time.After(5 * time.Millisecond):
 				continue
 			}
@@ -400,27 +313,11 @@ func TestGnuTLSServerWithoutEMS(t *testing.T) {
 	wantCode(t, r.err, muster.CodeNoExtendedMasterSecret)
 }
 
-// mbedTLSClient compiles the client in testdata.
-func mbedTLSClient(t *testing.T) string {
-	t.Helper()
-	requirePeer(t, "gcc")
-	path := filepath.Join(t.TempDir(), "client")
-	output, err := exec.CommandContext(t.Context(), "gcc", "-Wall", "-Wextra", "-o", path, "../testdata/mbedtls_client.c", "-lmbedtls", "-lmbedx509", "-lmbedcrypto").CombinedOutput()
-	switch {
-	case err == nil:
-	case os.Getenv("MUSTER_REQUIRE_PEERS") == "" && strings.Contains(string(output), "mbedtls/ctr_drbg.h: No such file"):
-		t.Skip("mbedTLS is not installed")
-	default:
-		t.Fatalf("%v\n%s", err, output)
-	}
-	return path
-}
-
 func TestMbedTLSClient(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
-	client := mbedTLSClient(t)
-	leaf, file, root := p.files(t, p.issue(t, "device.example.com", 0))
+	client := mustertest.CompilePeer(t, "../testdata/mbedtls_client.c", "mbedtls", "mbedx509", "mbedcrypto")
+	leaf, file, root := p.Files(t, p.Issue(t, "device.example.com", 0))
 	withCertificates := []string{"cert", leaf, file, root}
 	withKey := []string{"psk", identity, hex.EncodeToString(key)}
 	for name, tt := range map[string]struct {
@@ -443,9 +340,9 @@ func TestMbedTLSClient(t *testing.T) {
 			}
 			address, ended := acceptAll(t, newServer(t, config))
 			_, port, _ := net.SplitHostPort(address)
-			peer := start(t, client, append([]string{port, serverName, tt.mtu}, tt.args...)...)
-			sameExport(t, peer.find(t, `EXPORT ([0-9a-f]{96})`), <-ended)
-			peer.find(t, "ECHO hello")
+			peer := mustertest.StartPeer(t, client, append([]string{port, serverName, tt.mtu}, tt.args...)...)
+			sameExport(t, peer.Find(t, `EXPORT ([0-9a-f]{96})`), <-ended)
+			peer.Find(t, "ECHO hello")
 		})
 	}
 }

@@ -184,7 +184,7 @@ func TestMTU(t *testing.T) {
 			return false
 		}
 		server, client := p.config(t, serverName), p.config(t, "device.example.com")
-		big := p.issue(t, serverName, 2000)
+		big := p.Issue(t, serverName, 2000)
 		server.Identity = func() (*tls.Certificate, error) { return big, nil }
 		server.MTU, client.MTU = mtu, mtu
 		near, far := mustertest.NewLossyPair(mustertest.Loss{})

@@ -70,7 +70,7 @@ func (p *pki) bare(t testing.TB) []dtls.ClientOption {
 	t.Helper()
 	return []dtls.ClientOption{
 		dtls.WithServerName(serverName), dtls.WithInsecureSkipVerify(true),
-		dtls.WithCertificates(*p.issue(t, "device.example.com", 0)),
+		dtls.WithCertificates(*p.Issue(t, "device.example.com", 0)),
 		dtls.WithCipherSuites(dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8),
 		dtls.WithFlightInterval(200 * time.Millisecond),
 	}
@@ -131,7 +131,7 @@ func TestServerRefuses(t *testing.T) {
 		}
 		return octets
 	}
-	leaf := p.issue(t, "device.example.com", 0)
+	leaf := p.Issue(t, "device.example.com", 0)
 	chain := &tls.Certificate{Certificate: slices.Repeat(leaf.Certificate, handshake.MaxChain+1), PrivateKey: leaf.PrivateKey}
 	for _, tt := range []struct {
 		name   string
@@ -150,9 +150,9 @@ func TestServerRefuses(t *testing.T) {
 		{name: "no SNI", client: []dtls.ClientOption{dtls.WithServerName("")}, code: muster.CodeServerName, alert: 112},
 		{name: "another suite", client: []dtls.ClientOption{dtls.WithCipherSuites(dtls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA)}, code: muster.CodeHandshakeFailed, alert: 40},
 		{name: "another group", client: []dtls.ClientOption{dtls.WithEllipticCurves(elliptic.P384)}, code: muster.CodeHandshakeFailed, alert: 40},
-		{name: "another root", client: []dtls.ClientOption{dtls.WithCertificates(*newPKI(t).issue(t, "device.example.com", 0))}, code: muster.CodeAnchorMismatch, alert: 48},
+		{name: "another root", client: []dtls.ClientOption{dtls.WithCertificates(*newPKI(t).Issue(t, "device.example.com", 0))}, code: muster.CodeAnchorMismatch, alert: 48},
 		{name: "six certificates", client: []dtls.ClientOption{dtls.WithCertificates(*chain)}, code: muster.CodeChainTooLong, alert: 42},
-		{name: "a large certificate", client: []dtls.ClientOption{dtls.WithCertificates(*p.issue(t, "device.example.com", handshake.MaxCertificate))}, code: muster.CodeCertificateTooLarge, alert: 42},
+		{name: "a large certificate", client: []dtls.ClientOption{dtls.WithCertificates(*p.Issue(t, "device.example.com", handshake.MaxCertificate))}, code: muster.CodeCertificateTooLarge, alert: 42},
 		{name: "no identity", server: func(c *dtls12.Config) {
 			c.Identity = func() (*tls.Certificate, error) { return nil, errors.New("the file is gone") }
 		}, code: muster.CodeHandshakeFailed, alert: 80},
@@ -254,7 +254,7 @@ func TestVerdicts(t *testing.T) {
 func (p *pki) bareServer(t testing.TB) []dtls.ServerOption {
 	t.Helper()
 	return []dtls.ServerOption{
-		dtls.WithClientAuth(dtls.RequireAnyClientCert), dtls.WithCertificates(*p.issue(t, serverName, 0)),
+		dtls.WithClientAuth(dtls.RequireAnyClientCert), dtls.WithCertificates(*p.Issue(t, serverName, 0)),
 		dtls.WithCipherSuites(dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8),
 	}
 }
