@@ -46,7 +46,7 @@ func TestServerWithBothRefuses(t *testing.T) {
 	server := newServer(t, both)
 
 	stranger := newPKI(t).config(t, "device.example.com")
-	stranger.Verify = p.verify
+	stranger.Verify = p.Verify
 	atServer, _ := meet(t, server, newClient(t, stranger), mustertest.Loss{})
 	wantCode(t, atServer.err, muster.CodeAnchorMismatch)
 
