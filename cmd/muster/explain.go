@@ -267,10 +267,7 @@ func (e explanation) print(out io.Writer) error {
 	}
 	fmt.Fprintf(&b, "time         %s\n\n", e.Time.Format(time.RFC3339))
 	for _, f := range e.Findings {
-		fmt.Fprintf(&b, "%s: %s: %s: %s\n", f.Level, f.Code, f.Subject, f.Detail)
-		if f.Remedy != "" {
-			fmt.Fprintf(&b, "  rule:   %s\n  remedy: %s\n", f.Rule, f.Remedy)
-		}
+		fmt.Fprintln(&b, f)
 	}
 	if e.Rule != "" {
 		fmt.Fprintf(&b, "matched: %s\n", e.Rule)

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -158,24 +155,17 @@ func (l *laboratory) render(file, text string, names labNames) error {
 	return os.WriteFile(l.path(file), []byte(out.String()), 0o600)
 }
 
-// An authority signs the laboratory's certificates.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	chain       []*x509.Certificate // sent below a leaf
-}
-
 func (l *laboratory) writePKI(names labNames) error {
 	validity := cert.Validity{NotBefore: l.now.Add(-time.Hour), NotAfter: l.now.Add(labValidity)}
-	operator, err := newAuthority("Laboratory operator root", validity, nil)
+	operator, err := newLabRoot("Laboratory operator root", validity)
 	if err != nil {
 		return err
 	}
-	devices, err := newAuthority("Laboratory device root", validity, nil)
+	devices, err := newLabRoot("Laboratory device root", validity)
 	if err != nil {
 		return err
 	}
-	factory, err := newAuthority("Laboratory factory", validity, devices)
+	factory, err := newLabIntermediate(devices, "Laboratory factory", validity)
 	if err != nil {
 		return err
 	}
@@ -195,38 +185,24 @@ func (l *laboratory) writePKI(names labNames) error {
 	return nil
 }
 
-func newAuthority(name string, validity cert.Validity, issuer *authority) (*authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func newLabRoot(name string, validity cert.Validity) (*authority, error) {
+	key, err := newKey()
 	if err != nil {
 		return nil, err
 	}
-	var template *x509.Certificate
-	if issuer == nil {
-		template, err = cert.RootTemplate(rand.Reader, name, validity)
-		issuer = &authority{certificate: template, key: key}
-	} else {
-		template, err = cert.IntermediateTemplate(rand.Reader, name, validity, cert.Constraints{})
-	}
-	if err != nil {
-		return nil, err
-	}
-	certificate, err := issuer.issue(template, key)
-	if err != nil {
-		return nil, err
-	}
-	made := &authority{certificate: certificate, key: key}
-	if issuer.key != key {
-		made.chain = append([]*x509.Certificate{certificate}, issuer.chain...)
-	}
-	return made, nil
+	return newRoot(name, validity, key)
 }
 
-func (a *authority) issue(template *x509.Certificate, subject *ecdsa.PrivateKey) (*x509.Certificate, error) {
-	der, err := cert.Issue(rand.Reader, template, a.certificate, subject.Public(), a.key)
+func newLabIntermediate(issuer *authority, name string, validity cert.Validity) (*authority, error) {
+	key, err := newKey()
 	if err != nil {
 		return nil, err
 	}
-	return x509.ParseCertificate(der)
+	template, err := cert.IntermediateTemplate(rand.Reader, name, validity, cert.Constraints{})
+	if err != nil {
+		return nil, err
+	}
+	return issuer.certify(template, key)
 }
 
 // writeLeaf writes the certificate with its intermediates, and the key.
@@ -235,7 +211,7 @@ func (l *laboratory) writeLeaf(issuer *authority, file string, validity cert.Val
 	if err != nil {
 		return err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey()
 	if err != nil {
 		return err
 	}
@@ -243,24 +219,16 @@ func (l *laboratory) writeLeaf(issuer *authority, file string, validity cert.Val
 	if err != nil {
 		return err
 	}
-	leaf, err := issuer.issue(template, key)
+	leaf, err := issuer.issue(template, key.Public())
 	if err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	encoded, err := encodeKey(key)
 	if err != nil {
 		return err
 	}
 	return errors.Join(
 		writeCertificates(l.path("pki", file+".pem"), append([]*x509.Certificate{leaf}, issuer.chain...)...),
-		os.WriteFile(l.path("pki", file+"-key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600),
+		os.WriteFile(l.path("pki", file+"-key.pem"), encoded, 0o600),
 	)
-}
-
-func writeCertificates(path string, certificates ...*x509.Certificate) error {
-	var out []byte
-	for _, c := range certificates {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-	}
-	return os.WriteFile(path, out, 0o644)
 }
