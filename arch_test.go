@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"mef":              {".", "cert", "primitive", "tef"},
 	"maf":              {".", "cert", "primitive", "tef"},
 	"enrolee":          {".", "primitive", "tef"},
+	"entity":           {".", "tef"},
 	"handshake":        {"."},
 	"handshake/dtls12": {".", "handshake"},
 	"handshake/tlspsk": {".", "handshake"},
@@ -38,7 +39,7 @@ var arrows = map[string][]string{
 
 // pure rooms know no socket, file, database, log or transport.
 var (
-	pure      = []string{".", "cert", "primitive", "tef", "mef", "maf", "enrolee"}
+	pure      = []string{".", "cert", "primitive", "tef", "mef", "maf", "enrolee", "entity"}
 	forbidden = []string{"net", "os", "crypto/tls", "database/sql", "log", "net/http"}
 )
 

@@ -88,6 +88,8 @@ const (
 	CodeKeyExpired        Code = "key-expired"
 	CodeKeyConflict       Code = "key-conflict"
 	CodeMEFNotListed      Code = "mef-not-listed"
+	CodeMAFNotListed      Code = "maf-not-listed"
+	CodeMAFUnreachable    Code = "maf-unreachable"
 	CodeMEFUnreachable    Code = "mef-unreachable"
 	CodeNotTarget         Code = "not-a-target"
 	CodeFetchesExhausted  Code = "fetches-exhausted"
@@ -164,6 +166,8 @@ func Codes() []CodeMeaning {
 		{CodeKeyExpired, "the key's lifetime has not ended (TS-0003 10.7)", "enrol again"},
 		{CodeKeyConflict, "a KeID belongs to one session, certificate and Enrolee", "enrol again; if it recurs, investigate the device and its random numbers"},
 		{CodeMEFNotListed, "the MEF in the KeID is on the MAF's list", "add the MEF to the MAF's configuration if it is trusted"},
+		{CodeMAFNotListed, "the MAF in a key identifier is on the entity's list", "add the MAF to the entity's configuration if it is trusted"},
+		{CodeMAFUnreachable, "the MAF answers in time", "check the MAF and the network; the device may try again"},
 		{CodeMEFUnreachable, "the MEF answers in time", "check the MEF and the network; the device may try again"},
 		{CodeNotTarget, "a MAF is a target of the Enrolee for the usage (TS-0003 8.3.2.1)", "add the MAF to the instruction's targets if it shall serve the Enrolee"},
 		{CodeFetchesExhausted, "a key is handed over within a short window and a small count", "enrol again"},

@@ -105,6 +105,11 @@ func (e *Enrolee) Enrol(ctx context.Context) (Credential, error) {
 		return Credential{}, fmt.Errorf("handshake with the MEF %s: %w", e.config.MEF, err)
 	}
 	defer func() { _ = conn.Close() }()
+	return e.enrolOver(ctx, conn)
+}
+
+// enrolOver makes an enrolment of a session with the MEF.
+func (e *Enrolee) enrolOver(ctx context.Context, conn Conn) (Credential, error) {
 	ke, keID, err := muster.EnrolmentKey(conn.Session(), e.config.MEF)
 	if err != nil {
 		return Credential{}, fmt.Errorf("export of the Enrolment Key: %w", err)
@@ -136,12 +141,31 @@ func (e *Enrolee) confirm(ctx context.Context, conn Conn) error {
 	return err
 }
 
+// requester returns the typed end of a session with a function.
+func (e *Enrolee) requester(party tef.Party, function muster.FQDN, conn Conn) *tef.Requester {
+	return &tef.Requester{
+		Party: party, Function: function, From: e.config.EnroleeID.String(), Wire: e.config.Wire, Doer: conn, RequestID: e.requestID,
+	}
+}
+
+// refused gives a code to what the other side answered, or answered wrongly; that
+// it did not answer has one from the dialer, if any.
+func refused(err error, format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	if _, ok := errors.AsType[*primitive.Error](err); ok {
+		return muster.Refuse(muster.CodePeerRefused, "%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
 func (e *Enrolee) requestID() string { return fmt.Sprintf("%08x", uint32(e.config.Rand()*(1<<32))) }
 
 // An Attachment is an open session with the MAF under a KmID.
 type Attachment struct {
 	Conn
 	Credential Credential
+
+	enrolee *Enrolee
 }
 
 // Attach opens a session with the MAF. A credential that is new is proved first;
@@ -208,7 +232,7 @@ func (e *Enrolee) open(ctx context.Context, c Credential) (*Attachment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("handshake with the MAF %s under %s: %w", c.MAF, c.KmID, err)
 	}
-	return &Attachment{conn, c}, nil
+	return &Attachment{conn, c, e}, nil
 }
 
 // register opens a session under the KeID and fills in what the MAF assigns.
@@ -218,19 +242,11 @@ func (e *Enrolee) register(ctx context.Context, c *Credential) error {
 		return fmt.Errorf("handshake with the MAF %s under %s: %w", c.MAF, c.KeID, err)
 	}
 	defer func() { _ = conn.Close() }()
-	request, err := tef.CreateRegistration(e.config.Wire, tef.MAF(), e.requestID(), tef.ClientRegistration{
-		Function: c.MAF, ClientID: e.config.EnroleeID, AdminFQDN: e.config.AdminFQDN, Labels: e.config.Labels,
+	registration, err := e.requester(tef.MAF(), c.MAF, conn).Register(ctx, tef.ClientRegistration{
+		AdminFQDN: e.config.AdminFQDN, Labels: e.config.Labels,
 	})
 	if err != nil {
-		return err
-	}
-	response, err := conn.Do(ctx, request)
-	if err != nil {
-		return fmt.Errorf("registration with the MAF %s: %w", c.MAF, err)
-	}
-	registration, err := tef.ParseRegistration(e.config.Wire, tef.MAF(), response)
-	if err != nil {
-		return muster.Refuse(muster.CodePeerRefused, "registration with the MAF %s: %w", c.MAF, err)
+		return refused(err, "registration with the MAF %s", c.MAF)
 	}
 	switch {
 	case registration.ClientID != e.config.EnroleeID:

@@ -13,8 +13,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"muster"
 	"muster/primitive"
 	"muster/tef"
@@ -66,8 +64,7 @@ type Function struct {
 	config    Config
 	store     Store
 	retriever Retriever
-	fetches   singleflight.Group
-	refused   tef.Refusals
+	fetches   tef.Retrieval[muster.Km]
 	service   tef.Service
 }
 
@@ -81,7 +78,9 @@ func New(config Config, store Store, records tef.Stores, retriever Retriever) (*
 	case config.KeIDLifetime <= 0 || config.FetchTimeout <= 0:
 		return nil, fmt.Errorf("the KeID lifetime %s or the fetch timeout %s is not positive", config.KeIDLifetime, config.FetchTimeout)
 	}
-	return &Function{config: config, store: store, retriever: retriever, service: tef.Service{
+	return &Function{config: config, store: store, retriever: retriever, fetches: tef.Retrieval[muster.Km]{
+		Timeout: config.FetchTimeout, RefusalMemory: config.RefusalMemory,
+	}, service: tef.Service{
 		Party: tef.MAF(), FQDN: config.FQDN, Wire: config.Wire, Store: records.Registrations, Keys: records.Keys,
 		Administrators: config.Administrators, Stakeholders: config.Stakeholders, MaxKeys: config.MaxKeys, Rand: config.Rand,
 	}}, nil
@@ -108,34 +107,21 @@ func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (mus
 	if !errors.Is(err, ErrUnknown) {
 		return c.Km, refuseStore(err, identity)
 	}
-	if f.refused.Has(id.String(), now) {
-		return muster.Km{}, muster.Refuse(muster.CodeKeyUnknown, "%s was refused by its MEF a moment ago", id)
-	}
-	return f.fetch(ctx, id, now)
+	return f.fetches.Do(ctx, id.String(), now, func(ctx context.Context) (muster.Km, error) { return f.fetch(ctx, id, now) })
 }
 
-// fetch asks the MEF once for all handshakes that wait for the same KeID, and
-// makes the answer durable. Its deadline is its own: the handshake that happens
-// to be first does not end the fetch for the others.
+// fetch asks the MEF and makes its answer durable.
 func (f *Function) fetch(ctx context.Context, id muster.KeID, now time.Time) (muster.Km, error) {
-	km, err, _ := f.fetches.Do(id.String(), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.config.FetchTimeout)
-		defer cancel()
-		key, err := f.retriever.RetrieveKey(ctx, id, muster.SUIDForMAF)
-		if err != nil {
-			if muster.CodeOf(err) == muster.CodeKeyUnknown {
-				f.refused.Add(id.String(), now.Add(f.config.RefusalMemory), now)
-			}
-			return muster.Km{}, err
-		}
-		now = now.Truncate(time.Second)
-		err = f.store.PutCredential(ctx, Credential{
-			KmID: key.Km.KmID(f.config.FQDN), KeID: id, EnroleeID: key.EnroleeID, MAF: f.config.FQDN, Km: key.Km,
-			Created: now, Expires: now.Add(key.Lifetime), KeIDUntil: now.Add(key.Lifetime),
-		})
-		return key.Km, refuseStore(err, id.String())
+	key, err := f.retriever.RetrieveKey(ctx, id, muster.SUIDForMAF)
+	if err != nil {
+		return muster.Km{}, err
+	}
+	now = now.Truncate(time.Second)
+	err = f.store.PutCredential(ctx, Credential{
+		KmID: key.Km.KmID(f.config.FQDN), KeID: id, EnroleeID: key.EnroleeID, MAF: f.config.FQDN, Km: key.Km,
+		Created: now, Expires: now.Add(key.Lifetime), KeIDUntil: now.Add(key.Lifetime),
 	})
-	return km.(muster.Km), err
+	return key.Km, refuseStore(err, id.String())
 }
 
 // Established returns the credential of a session. The first session under a KeID

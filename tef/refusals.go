@@ -9,24 +9,24 @@ import (
 // invention: about 200 octets each.
 const maxRefusals = 4096
 
-// Refusals remember for a short time which key identifiers a function refused to
+// refusals remember for a short time which key identifiers a function refused to
 // hand a key out for, so that a stranger who repeats one in handshakes does not
 // make this side repeat the question. The zero value is empty and ready for use by
 // several goroutines.
-type Refusals struct {
+type refusals struct {
 	mu    sync.Mutex
 	until map[string]time.Time // guarded by mu
 }
 
-// Has reports whether an identifier was refused, and for longer than now.
-func (r *Refusals) Has(id string, now time.Time) bool {
+// has reports whether an identifier was refused, and for longer than now.
+func (r *refusals) has(id string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return now.Before(r.until[id])
 }
 
-// Add remembers an identifier until a time.
-func (r *Refusals) Add(id string, until, now time.Time) {
+// add remembers an identifier until a time.
+func (r *refusals) add(id string, until, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.until == nil {
@@ -45,8 +45,7 @@ func (r *Refusals) Add(id string, until, now time.Time) {
 	r.until[id] = until
 }
 
-// Len returns how many identifiers are remembered, at most 4,096.
-func (r *Refusals) Len() int {
+func (r *refusals) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.until)
