@@ -53,9 +53,17 @@ func findPath(leaf *x509.Certificate, presented []*x509.Certificate, trust Trust
 		found.add(LevelError, muster.CodeAnchorMismatch, NoIndex, "no trust anchor is pinned with the name")
 		return nil, found
 	}
-	paths, err := finder.search()
-	if err != nil {
-		return nil, append(found, finder.diagnose(err)...)
+	var paths [][]*x509.Certificate
+	if warm := finder.warmPath(); warm != nil {
+		paths = [][]*x509.Certificate{warm}
+	} else {
+		var err error
+		if paths, err = finder.search(); err != nil {
+			return nil, append(found, finder.diagnose(err)...)
+		}
+		if trust.Links != nil {
+			trust.Links.learn(paths[0])
+		}
 	}
 	path, judged := finder.choose(paths)
 	for _, c := range finder.candidates {

@@ -60,6 +60,9 @@ type Trust struct {
 	Usage Usage
 	// Profile is the set of rules for all certificates in the path.
 	Profile Profile
+	// Links, if not nil, spares the signatures on intermediates that have been
+	// verified before. It changes no verdict.
+	Links *Links
 	// Status, if not nil, is asked about a path that is valid otherwise
 	// (TS-0003 8.1.2.2): the leaf first, the anchor last. What it finds, with
 	// indices into the path, is added; an error refuses. It may block; Verify

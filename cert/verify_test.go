@@ -264,6 +264,16 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		}
 	})
+	b.Run("cert-links", func(b *testing.B) {
+		trust := trust
+		trust.Links = cert.NewLinks(16)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, findings := cert.Verify(chain, trust, p.Now); findings.Err() != nil {
+				b.Fatal(findings)
+			}
+		}
+	})
 	b.Run("x509", func(b *testing.B) {
 		roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
 		roots.AddCert(p.Root.Certificate)
