@@ -1,12 +1,14 @@
 // Package maf is the M2M Authentication Function: it authenticates clients by a
 // Master Credential that it fetches from a MEF within the client's first
-// handshake, and registers them under a KmID (TS-0003 8.3.2.2, 8.8). It knows no
+// handshake, and registers them under a KmID (TS-0003 8.3.2.2, 8.8); others it
+// authenticates by their certificate. It knows no
 // socket, clock or file: identities, sessions, times, the Store and the way to
 // the MEFs come in as values.
 package maf
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/cert"
 	"muster/primitive"
 	"muster/tef"
 )
@@ -24,6 +27,11 @@ type Config struct {
 	FQDN muster.FQDN
 	// MEFs are the MEFs whose KeIDs are accepted. No other MEF is ever asked.
 	MEFs []muster.FQDN
+	// Clients are those that authenticate by a certificate, and Intermediates are
+	// for those of them that send their leaf only.
+	Clients       []Client
+	Profile       cert.Profile // of the clients' certificates
+	Intermediates []*x509.Certificate
 	// KeIDLifetime is how long after its first session a KeID opens sessions, if
 	// the KmID does not succeed before. It does not begin at the fetch: whoever
 	// saw the KeID can cause one, and would lock the client out.
@@ -62,6 +70,7 @@ type RetrievedKey struct {
 // goroutines at once.
 type Function struct {
 	config    Config
+	clients   clients
 	store     Store
 	retriever Retriever
 	fetches   tef.Retrieval[muster.Km]
@@ -78,7 +87,11 @@ func New(config Config, store Store, records tef.Stores, retriever Retriever) (*
 	case config.KeIDLifetime <= 0 || config.FetchTimeout <= 0:
 		return nil, fmt.Errorf("the KeID lifetime %s or the fetch timeout %s is not positive", config.KeIDLifetime, config.FetchTimeout)
 	}
-	return &Function{config: config, store: store, retriever: retriever, fetches: tef.Retrieval[muster.Km]{
+	clients, err := newClients(config.Clients)
+	if err != nil {
+		return nil, err
+	}
+	return &Function{config: config, clients: clients, store: store, retriever: retriever, fetches: tef.Retrieval[muster.Km]{
 		Timeout: config.FetchTimeout, RefusalMemory: config.RefusalMemory,
 	}, service: tef.Service{
 		Party: tef.MAF(), FQDN: config.FQDN, Wire: config.Wire, Store: records.Registrations, Keys: records.Keys,
@@ -145,9 +158,13 @@ func (f *Function) Established(ctx context.Context, session *muster.Session, now
 }
 
 // Credential returns the credential by which a session was opened, if it may
-// still be used at now.
+// still be used at now. That of a client with a certificate has no key and no
+// identifier of one.
 func (f *Function) Credential(ctx context.Context, session *muster.Session, now time.Time) (Credential, error) {
 	identity := session.Peer.PSKIdentity
+	if identity == "" {
+		return f.byCertificate(session, now)
+	}
 	if id, ok := f.kmID(identity); ok {
 		c, err := f.store.CredentialByKmID(ctx, id, now)
 		return c, refuseStore(err, identity)
