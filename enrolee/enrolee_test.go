@@ -40,6 +40,7 @@ type world struct {
 	kmIDFails        bool          // refuses sessions under the newest KmID
 	lifetime         time.Duration // of what the MAF registers
 	clientID, kmID   string        // answers of the MAF in place of the right ones
+	retired          string        // a KeID that the MAF refuses
 	retryAfter       time.Duration
 }
 
@@ -113,7 +114,7 @@ func (w *world) DialMEF(context.Context) (enrolee.Conn, error) {
 
 func (w *world) DialMAF(_ context.Context, identity string, km muster.Km) (enrolee.Conn, error) {
 	w.dialled = append(w.dialled, identity)
-	if w.mafDown || !km.Equal(w.kmOf(identity)) || w.kmIDFails && identity == w.km(w.enrolled).KmID(w.config().MAF).String() {
+	if w.mafDown || identity == w.retired || !km.Equal(w.kmOf(identity)) || w.kmIDFails && identity == w.km(w.enrolled).KmID(w.config().MAF).String() {
 		return nil, errDown
 	}
 	return &conn{w, muster.NewSession(muster.Peer{PSKIdentity: identity}, nil), identity}, nil

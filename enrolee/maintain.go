@@ -14,8 +14,22 @@ const (
 )
 
 // maxAttachFailures is how often a new credential may fail to attach before the
-// Enrolee gives it up and enrols again: the two ends may disagree about it.
-const maxAttachFailures = 3
+// Enrolee gives it up and enrols again: the two ends may disagree about it. The
+// next credentials are given more and more patience, up to maxAttachFailures times
+// maxPatience: more likely the MAF cannot be reached, and a MEF takes a device
+// that enrols too often for two.
+const (
+	maxAttachFailures = 3
+	maxPatience       = 8
+)
+
+// hasty is a time until the next renewal that only a MAF with a wrong clock or
+// without good will causes. The Enrolee then waits longer each time.
+const hasty = 10 * time.Second
+
+// unproved is how long Ensure keeps to a new credential that does not attach. By
+// then the MAF may have retired its KeID, or the MEF's key have expired.
+const unproved = time.Hour
 
 // A RetryError is an error with the time for which the other side asked to be
 // left alone.
@@ -31,7 +45,8 @@ func (e *RetryError) Error() string { return e.Err.Error() }
 func (e *RetryError) Unwrap() error { return e.Err }
 
 // Ensure attaches with the credential at hand, and enrols before where there is
-// none that is usable. The caller closes the Attachment.
+// none that is usable, or only one that failed to attach for an hour. The caller
+// closes the Attachment.
 func (e *Enrolee) Ensure(ctx context.Context) (*Attachment, error) {
 	kept, err := e.keyring.Load(ctx)
 	if err != nil {
@@ -42,9 +57,14 @@ func (e *Enrolee) Ensure(ctx context.Context) (*Attachment, error) {
 		if !errors.Is(err, ErrNotEnrolled) {
 			return attachment, err
 		}
-		if _, err := e.Enrol(ctx); err != nil {
-			return nil, err
+	} else {
+		attachment, err := e.Attach(ctx)
+		if err == nil || e.config.Now().Sub(kept.Next.Enrolled).Abs() < unproved {
+			return attachment, err
 		}
+	}
+	if _, err := e.Enrol(ctx); err != nil {
+		return nil, err
 	}
 	return e.Attach(ctx)
 }
@@ -61,12 +81,18 @@ type Event struct {
 // have passed, and backs off where it fails. The old credential stays in use
 // until the new one has proved itself. Each attempt is reported.
 func (e *Enrolee) Maintain(ctx context.Context, report func(Event)) error {
-	for failures := 0; ; {
+	for failures, hurries := 0, 0; ; {
 		credential, err := e.refresh(ctx, failures)
 		event := Event{Credential: credential, Err: err}
 		if err == nil {
 			failures = 0
 			event.Wait = e.untilRenewal(credential)
+			if event.Wait >= hasty {
+				hurries = 0
+			} else {
+				event.Wait = max(event.Wait, backoffCeiling(hurries))
+				hurries++
+			}
 		} else {
 			event.Wait = e.backoff(failures, err)
 			failures++
@@ -90,7 +116,7 @@ func (e *Enrolee) refresh(ctx context.Context, failures int) (Credential, error)
 	if kept.Next == nil && kept.Current != nil && !e.dueForRenewal(*kept.Current) {
 		return *kept.Current, nil
 	}
-	if kept.Next == nil || failures > 0 && failures%maxAttachFailures == 0 {
+	if kept.Next == nil || givesUp(failures) {
 		if _, err := e.Enrol(ctx); err != nil {
 			return Credential{}, err
 		}
@@ -103,6 +129,16 @@ func (e *Enrolee) refresh(ctx context.Context, failures int) (Credential, error)
 		return Credential{}, err
 	}
 	return attachment.Credential, attachment.Close()
+}
+
+// givesUp reports whether a new credential is given up after a number of failures:
+// after the first 3, 6, 12 and 24, and after every 24 from there.
+func givesUp(failures int) bool {
+	if failures == 0 || failures%maxAttachFailures != 0 {
+		return false
+	}
+	n := failures / maxAttachFailures
+	return n%maxPatience == 0 || n < maxPatience && n&(n-1) == 0
 }
 
 func (e *Enrolee) renewal(c Credential) time.Time {
@@ -121,10 +157,13 @@ func (e *Enrolee) untilRenewal(c Credential) time.Duration {
 // backoff returns the time until the next attempt after a number of failures and
 // one more.
 func (e *Enrolee) backoff(failures int, err error) time.Duration {
-	ceiling := min(backoffBase<<min(failures, 16), backoffCap)
-	wait := time.Duration(e.config.Rand() * float64(ceiling))
+	wait := time.Duration(e.config.Rand() * float64(backoffCeiling(failures)))
 	if retry, ok := errors.AsType[*RetryError](err); ok {
 		wait += retry.After
 	}
 	return wait
+}
+
+func backoffCeiling(failures int) time.Duration {
+	return min(backoffBase<<min(failures, 16), backoffCap)
 }
