@@ -49,17 +49,29 @@ func shortNames() map[string]string {
 const blocking = 3
 
 // DecodeRequest reads a request primitive coded as a whole. Every error is an
-// *Error: BadRequest, or NotImplemented for a parameter that is not supported.
+// *Error: BadRequest, or NotImplemented for a parameter that is not supported. The
+// request is then incomplete and has what an answer to it needs.
 func DecodeRequest(f Format, octets []byte) (*Request, error) {
+	r := &Request{}
 	o, err := decodeObject(f, octets)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	r := &Request{}
-	if err := eachParameter(o, r.set); err != nil {
-		return nil, err
+	err = eachParameter(o, r.set)
+	if err == nil {
+		return r, nil
 	}
-	return r, nil
+	answerable, long := &Request{}, shortNames()
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		value := o[name]
+		if short, ok := long[name]; ok {
+			name = short
+		}
+		if name == nameRequestID || name == nameReleaseVersion {
+			_ = answerable.set(name, value) // what is malformed stays absent
+		}
+	}
+	return answerable, err
 }
 
 // DecodeResponse reads a response primitive coded as a whole. Every error is an

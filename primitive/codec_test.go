@@ -125,6 +125,22 @@ func TestQuery(t *testing.T) {
 	}
 }
 
+// What is refused can be answered.
+func TestRefusedRequestKeepsItsIdentifier(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]primitive.Request{
+		`{"fc":{},"rqi":"A1","rvi":"3","to":"-"}`:                                {RequestID: "A1", ReleaseVersion: "3"},
+		`{"op":9,"requestIdentifier":"A1","releaseVersionIndicator":"4","to":1}`: {RequestID: "A1", ReleaseVersion: "4"},
+		`{"op":9,"rqi":"A\n1","rvi":"300"}`:                                      {},
+		`[]`:                                                                     {},
+	} {
+		got, err := primitive.DecodeRequest(primitive.JSON, []byte(text))
+		if err == nil || !reflect.DeepEqual(*got, want) {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+}
+
 func FuzzDecodeRequest(f *testing.F) {
 	f.Add(true, []byte(`{"op":1,"to":"-","fr":"//sp/a","rqi":"A1","ty":60002,"rvi":"3","rqet":60000,"rcn":0,"pc":{"sec:macr":{}}}`))
 	f.Add(false, []byte{0xa1, 0x62, 'o', 'p', 0x01})

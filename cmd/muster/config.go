@@ -117,6 +117,8 @@ type listenConfig struct {
 	TLS string `yaml:"tls"`
 	// DTLS is the UDP address.
 	DTLS string `yaml:"dtls"`
+	// Origins are the web origins, as https://console.example, whose pages may connect by WebSocket; none by default.
+	Origins []string `yaml:"origins"`
 }
 
 // A storeConfig is a file with sealed keys in it.
@@ -260,7 +262,7 @@ func readMEFConfig(path string) (*mefConfig, error) {
 	orDefault(&c.FetchWindow, 5*time.Minute)
 	orDefault(&c.MaxFetches, 3)
 	orDefault(&c.MaxLive, 64)
-	if c.Listen == (listenConfig{}) {
+	if c.Listen.TLS == "" && c.Listen.DTLS == "" {
 		return nil, configErrorf("%s: listen has neither tls nor dtls", path)
 	}
 	return c, c.Store.check(path, "store")

@@ -14,6 +14,7 @@ import (
 	"muster"
 	"muster/binding"
 	"muster/binding/coap"
+	"muster/binding/websocket"
 	"muster/handshake"
 	"muster/handshake/dtls12"
 	"muster/maf"
@@ -29,6 +30,7 @@ type service struct {
 	log       *slog.Logger
 	entrances []*entrance
 	http      *binding.Server
+	websocket *websocket.Server
 	coap      *coap.Server
 	closers   []func() error        // in reverse order of opening
 	replace   func(mef.Rules) error // of a MEF; nil for a MAF
@@ -57,7 +59,7 @@ type role struct {
 // listen opens the sockets that the configuration names.
 func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity *tls.Certificate, r role) error {
 	if listen.TLS != "" {
-		if err := s.listenTLS(name, listen.TLS, limits, identity, r); err != nil {
+		if err := s.listenTLS(name, listen, limits, identity, r); err != nil {
 			return err
 		}
 	}
@@ -67,19 +69,21 @@ func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshake
 	return nil
 }
 
-func (s *service) listenTLS(name muster.FQDN, address string, limits handshakeConfig, identity *tls.Certificate, r role) error {
+func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity *tls.Certificate, r role) error {
 	server, err := handshake.NewServer(handshake.Config{
 		Name: name, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: r.verifyNow,
 		Timeout: limits.Timeout, SNIOptional: limits.ServerNameOptional, NoCBC: limits.NoCBC,
+		Protocols: []string{handshake.ProtocolHTTP2, handshake.ProtocolHTTP1},
 	})
 	if err != nil {
 		return err
 	}
-	if s.tls, err = net.Listen("tcp", address); err != nil {
+	if s.tls, err = net.Listen("tcp", listen.TLS); err != nil {
 		return configErrorf("listen.tls: %v", err)
 	}
 	s.closers = append(s.closers, s.tls.Close)
-	s.http = binding.NewServer(binding.Config{Handler: r.handler, Fetch: r.fetch, Logger: s.log})
+	s.websocket = websocket.NewServer(websocket.Config{Handler: r.handler, Origins: listen.Origins})
+	s.http = binding.NewServer(binding.Config{Handler: r.handler, Fetch: r.fetch, Upgrade: s.websocket.Upgrade, Logger: s.log})
 	s.tasks.Go(s.http.Serve)
 	door := &entrance{log: s.log, refusals: r.refusals, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
 		if err := s.http.Handle(c); err != nil {
@@ -135,8 +139,11 @@ func (s *service) stop() error {
 	if s.tls != nil {
 		errs = append(errs, s.tls.Close())
 	}
+	if s.dtls != nil {
+		errs = append(errs, s.dtls.Close()) // no new association; those at hand go on
+	}
 	if s.http != nil {
-		errs = append(errs, s.http.Shutdown(ctx))
+		errs = append(errs, s.http.Shutdown(ctx), s.websocket.Shutdown(ctx))
 	}
 	s.cancel() // associations that are idle end at once, requests under way are answered
 	for _, door := range s.entrances {
