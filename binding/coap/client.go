@@ -182,7 +182,8 @@ func (c *Client) download(ctx context.Context, request, first *Message) (*Messag
 		b, ok = mustBlock(value, ok)
 		etag, _ := answer.Options.Get(OptionETag)
 		switch {
-		case answer.Code != first.Code || !ok || b.offset() != len(whole.Payload) || !bytes.Equal(etag, tag):
+		case answer.Code != first.Code || !ok || b.offset() != len(whole.Payload) || !bytes.Equal(etag, tag),
+			b.more && len(answer.Payload) != b.size(): // an empty one would never end
 			return nil, fmt.Errorf("the answer breaks off with %v", answer.Code)
 		case len(whole.Payload)+len(answer.Payload) > primitive.MaxContent:
 			return nil, fmt.Errorf("the answer exceeds %d octets", primitive.MaxContent)

@@ -342,3 +342,29 @@ func TestUploadIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// A server whose blocks have nothing in them does not keep a client forever.
+func TestEmptyBlocksEnd(t *testing.T) {
+	const more = 8
+	sent := 0
+	client := script(t, func(m *coap.Message) []*coap.Message {
+		if sent++; sent > 100 {
+			return nil // by now the client is proved wrong, and shall not spin on
+		}
+		answer := &coap.Message{Type: coap.Acknowledgement, Code: coap.CodeContent, ID: m.ID, Token: m.Token}
+		answer.Options.AddUint(coap.OptionRSC, uint32(primitive.OK))
+		if value, later := m.Options.Uint(coap.OptionBlock2); later {
+			answer.Options.AddUint(coap.OptionBlock2, value|more)
+		} else {
+			answer.Options.AddUint(coap.OptionBlock2, more)
+			answer.Payload = make([]byte, 16)
+		}
+		return []*coap.Message{answer}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := client.Do(ctx, &primitive.Request{Operation: primitive.Retrieve, To: "-/1"})
+	if err == nil || sent > 2 {
+		t.Errorf("after %d requests: %v", sent, err)
+	}
+}
