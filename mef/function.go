@@ -52,9 +52,14 @@ type Config struct {
 type Function struct {
 	config   Config
 	register atomic.Pointer[register]
+	links    *cert.Links // what holds under any rules
 	store    Store
 	service  tef.Service
 }
+
+// maxLinks is how many signatures on intermediates are remembered: as many
+// factories as send devices at one time.
+const maxLinks = 4096
 
 // New returns a MEF, or an error that names what in the configuration contradicts itself.
 func New(config Config, store Store, records tef.Stores) (*Function, error) {
@@ -68,7 +73,7 @@ func New(config Config, store Store, records tef.Stores) (*Function, error) {
 		return nil, fmt.Errorf("the fetch window %s, the maximum of %d fetches or of %d live enrolments is not positive",
 			config.FetchWindow, config.MaxFetches, config.MaxLive)
 	}
-	f := &Function{config: config, store: store, service: tef.Service{
+	f := &Function{config: config, links: cert.NewLinks(maxLinks), store: store, service: tef.Service{
 		Party: tef.MEF(), FQDN: config.FQDN, Wire: config.Wire, Store: records.Registrations, Keys: records.Keys, Commands: records.Commands,
 		Administrators: config.Administrators, Stakeholders: config.Stakeholders,
 		MaxKeys: config.MaxKeys, RetryDuration: config.RetryDuration, Rand: config.Rand,

@@ -34,7 +34,7 @@ func (f *Function) verify(r *register, chain []*x509.Certificate, now time.Time,
 	if err != nil {
 		return muster.Peer{}, err
 	}
-	trust := cert.Trust{Intermediates: r.intermediates, Usage: cert.UsageClient, Profile: f.config.Profile}
+	trust := cert.Trust{Intermediates: r.intermediates, Usage: cert.UsageClient, Profile: f.config.Profile, Links: f.links}
 	pinned, anchors := r.candidates(names)
 	if len(pinned) == 0 {
 		_, findings := verify(chain, trust, now)
