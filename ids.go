@@ -203,23 +203,8 @@ type KmID struct {
 // ParseKmID reads at most 64 letters, digits, '.', '_' and '-', an at sign and an
 // FQDN. Letters are folded to upper case. Errors wrap ErrSyntax.
 func ParseKmID(s string) (KmID, error) {
-	relative, issuer, err := splitIdentity("KmID", s)
-	if err != nil {
-		return KmID{}, err
-	}
-	if relative == "" || len(relative) > 64 {
-		return KmID{}, syntaxError("KmID", "%q has a relative part of %d octets, not 1 to 64", s, len(relative))
-	}
-	for _, c := range []byte(relative) {
-		if !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' {
-			return KmID{}, syntaxError("KmID", "%q has %q in its relative part", s, c)
-		}
-	}
-	return KmID{strings.ToUpper(relative), issuer}, nil
-}
-
-func isAlphanumeric(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
+	relative, issuer, err := splitIssued("KmID", s)
+	return KmID{strings.ToUpper(relative), issuer}, err
 }
 
 // MAF returns the FQDN of the assigning MAF.
@@ -243,6 +228,68 @@ func (k KmID) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 func (k *KmID) UnmarshalText(text []byte) (err error) {
 	*k, err = ParseKmID(string(text))
 	return err
+}
+
+// A KpmID identifies a pre-provisioned symmetric Enrolee key (TS-0003 8.3.2.1): a
+// relative part, unique with its issuer, and the FQDN of the issuer, who is the MEF
+// or the stakeholder that provisioned the key. TS-0003 fixes no form; this is that
+// of the KpsaID (TS-0003 10.5). It is comparable, and case counts in the relative
+// part.
+type KpmID struct {
+	relative string
+	issuer   FQDN
+}
+
+// ParseKpmID reads at most 64 letters, digits, '.', '_' and '-', an at sign and an
+// FQDN. Errors wrap ErrSyntax.
+func ParseKpmID(s string) (KpmID, error) {
+	relative, issuer, err := splitIssued("KpmID", s)
+	return KpmID{relative, issuer}, err
+}
+
+// Issuer returns the FQDN of the stakeholder that provisioned the key.
+func (k KpmID) Issuer() FQDN { return k.issuer }
+
+// IsZero reports whether k is the zero KpmID.
+func (k KpmID) IsZero() bool { return k == KpmID{} }
+
+// String returns the wire form, and "" for the zero KpmID.
+func (k KpmID) String() string {
+	if k.IsZero() {
+		return ""
+	}
+	return k.relative + "@" + k.issuer.name
+}
+
+// MarshalText returns the wire form.
+func (k KpmID) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText is ParseKpmID.
+func (k *KpmID) UnmarshalText(text []byte) (err error) {
+	*k, err = ParseKpmID(string(text))
+	return err
+}
+
+// splitIssued reads a relative part of 1 to 64 permitted characters, an at sign
+// and an FQDN.
+func splitIssued(kind, s string) (relative string, issuer FQDN, err error) {
+	relative, issuer, err = splitIdentity(kind, s)
+	if err != nil {
+		return "", FQDN{}, err
+	}
+	if relative == "" || len(relative) > 64 {
+		return "", FQDN{}, syntaxError(kind, "%q has a relative part of %d octets, not 1 to 64", s, len(relative))
+	}
+	for _, c := range []byte(relative) {
+		if !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' {
+			return "", FQDN{}, syntaxError(kind, "%q has %q in its relative part", s, c)
+		}
+	}
+	return relative, issuer, nil
+}
+
+func isAlphanumeric(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
 }
 
 // splitIdentity cuts s at its last at sign and reads what follows as an FQDN.

@@ -25,6 +25,10 @@ var accepted = map[string]map[string]string{
 		relative + "@mef.example.com":                  relative + "@mef.example.com",
 		strings.ToLower(relative) + "@mef.example.com": relative + "@mef.example.com",
 	},
+	"KpmID": {
+		"Device-01.2_b@factory.example.com":          "Device-01.2_b@factory.example.com",
+		strings.Repeat("x", 64) + "@mef.example.com": strings.Repeat("x", 64) + "@mef.example.com",
+	},
 	"KmID": {
 		"a.b_c-9@maf.example.com": "A.B_C-9@maf.example.com", relative + "@maf.example.com": relative + "@maf.example.com",
 	},
@@ -43,6 +47,8 @@ var refused = map[string][]string{
 	"KeID": {"", "@", relative, "@mef.example.com", relative + "@", relative + "@mef", relative[2:] + "@mef.example.com", "00" + relative + "@mef.example.com",
 		"G" + relative[1:] + "@mef.example.com", relative + "@MEF.example.com", relative + "@x@mef.example.com", " " + relative + "@mef.example.com",
 		relative + "@mef.example.com\x00"},
+	"KpmID": {"", "@mef.example.com", "a", "a@b", "a b@mef.example.com", "a/b@mef.example.com", "a@b@mef.example.com", "a@MEF.example.com",
+		strings.Repeat("x", 65) + "@mef.example.com"},
 	"KmID": {"", "@maf.example.com", "a", "a@", "a@b", "a b@maf.example.com", "a/b@maf.example.com", "\u00e9@maf.example.com", "a@b@maf.example.com",
 		strings.Repeat("a", 65) + "@maf.example.com"},
 	"SUID":          {"", "9", "46", "021", "+21", "-21", "0x15", "21 ", "2\u0661", "99999999999999999999"},
@@ -59,6 +65,9 @@ func parse(kind, s string) (string, error) {
 		return v.String(), err
 	case "KeID":
 		v, err := muster.ParseKeID(s)
+		return v.String(), err
+	case "KpmID":
+		v, err := muster.ParseKpmID(s)
 		return v.String(), err
 	case "KmID":
 		v, err := muster.ParseKmID(s)
@@ -103,7 +112,7 @@ func TestEqualSpellings(t *testing.T) {
 }
 
 func TestZeroIDsPrintNothing(t *testing.T) {
-	if s := (muster.KeID{}).String() + (muster.KmID{}).String() + (muster.FQDN{}).String() + (muster.EnroleeID{}).String() + (muster.CredentialID{}).String(); s != "" {
+	if s := (muster.KeID{}).String() + (muster.KmID{}).String() + (muster.KpmID{}).String() + (muster.FQDN{}).String() + (muster.EnroleeID{}).String() + (muster.CredentialID{}).String(); s != "" {
 		t.Errorf("the zero identifiers print %q", s)
 	}
 }
@@ -114,7 +123,7 @@ func TestTextMarshalling(t *testing.T) {
 		encoding.TextUnmarshaler
 	}{
 		"mef.example.com": new(muster.FQDN), "//sp.example.com/x": new(muster.EnroleeID),
-		relative + "@mef.example.com": new(muster.KeID), "X@maf.example.com": new(muster.KmID),
+		relative + "@mef.example.com": new(muster.KeID), "X@maf.example.com": new(muster.KmID), "x@factory.example.com": new(muster.KpmID),
 	} {
 		if err := v.UnmarshalText([]byte(text)); err != nil {
 			t.Errorf("%q: %v", text, err)

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 )
 
-// KeySize is the size in octets of Ke, Km, Kc and Kpsa.
+// KeySize is the size in octets of Ke, Kpm, Km, Kc and Kpsa.
 const KeySize = 32
 
 // ErrKeyExposed is what a marshaller gets that tries to write a key.
@@ -75,6 +75,10 @@ func (secret) MarshalBinary() ([]byte, error) { return nil, ErrKeyExposed }
 // Enrolee and a MEF exported from their handshake. It never leaves either of them.
 type Ke struct{ secret }
 
+// Kpm is a pre-provisioned symmetric Enrolee key (TS-0003 8.3.2.1): 32 octets that
+// a factory or an operator put into an Enrolee and its MEF.
+type Kpm struct{ secret }
+
 // Km is a Master Credential (TS-0003 10.3.2; Kmm in the seed text): 32 octets
 // shared by an Enrolee and one MAF.
 type Km struct{ secret }
@@ -94,6 +98,9 @@ type UsageKey struct{ secret }
 // NewKe copies 32 octets into a Ke.
 func NewKe(octets []byte) (Ke, error) { s, err := newSecret(octets); return Ke{s}, err }
 
+// NewKpm copies 32 octets into a Kpm.
+func NewKpm(octets []byte) (Kpm, error) { s, err := newSecret(octets); return Kpm{s}, err }
+
 // NewKm copies 32 octets into a Km.
 func NewKm(octets []byte) (Km, error) { s, err := newSecret(octets); return Km{s}, err }
 
@@ -105,6 +112,9 @@ func NewKpsa(octets []byte) (Kpsa, error) { s, err := newSecret(octets); return 
 
 // Equal compares in constant time; an absent key equals nothing.
 func (k Ke) Equal(other Ke) bool { return k.equal(other.secret) }
+
+// Equal compares in constant time; an absent key equals nothing.
+func (k Kpm) Equal(other Kpm) bool { return k.equal(other.secret) }
 
 // Equal compares in constant time; an absent key equals nothing.
 func (k Km) Equal(other Km) bool { return k.equal(other.secret) }

@@ -39,7 +39,7 @@ func holders() map[string]any {
 	ke := must(muster.NewKe(leaky))
 	km := must(muster.NewKm(leaky))
 	return map[string]any{
-		"Ke": ke, "*Ke": &ke, "Km": km, "Kc": must(muster.NewKc(leaky)), "Kpsa": must(muster.NewKpsa(leaky)),
+		"Ke": ke, "*Ke": &ke, "Km": km, "Kc": must(muster.NewKc(leaky)), "Kpsa": must(muster.NewKpsa(leaky)), "Kpm": must(muster.NewKpm(leaky)),
 		"UsageKey": ke.UsageConstrained(21, must(muster.ParseFQDN("a.example"))),
 		"exported": exposed{ke}, "*exported": &exposed{&ke},
 		"unexported": hiddenKe{ke}, "*unexported": &hiddenKe{ke}, "unexported pointer": hiddenPtr{&ke},

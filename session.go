@@ -67,12 +67,13 @@ func (s *Session) Export(label string, context []byte, length int) ([]byte, erro
 const labelBinding = "EXPERIMENTAL-Muster-Session-Binding"
 
 // Binding returns a digest that is not secret and differs between any two
-// sessions, and between two certificates in one. A store compares it to tell a
+// sessions, and between two certificates or psk_identities in one. A store compares it to tell a
 // repeated request from a second use of a KeID.
 func (s *Session) Binding() (Digest, error) {
 	octets, err := s.export(labelBinding, nil, KeySize)
 	if err != nil {
 		return Digest{}, err
 	}
-	return DigestOf(append(octets, s.Peer.Certificate[:]...)), nil
+	octets = append(octets, s.Peer.Certificate[:]...)
+	return DigestOf(append(octets, s.Peer.PSKIdentity...)), nil
 }

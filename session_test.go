@@ -69,6 +69,9 @@ func TestBindingTellsSessionsApart(t *testing.T) {
 		t.Error("two sessions have one binding")
 	}
 	certified := muster.Peer{Certificate: muster.DigestOf([]byte("leaf"))}
+	if other := must(muster.NewSession(muster.Peer{PSKIdentity: "a@mef.example.com"}, export("a")).Binding()); other == binding {
+		t.Error("two psk_identities in one session have one binding")
+	}
 	if other := must(muster.NewSession(certified, export("a")).Binding()); other == binding {
 		t.Error("two certificates have one binding")
 	}
