@@ -29,8 +29,9 @@ func newDemoCommand() *cobra.Command {
 		Short: "Run MEF, MAF and devices on this machine and tell every step",
 		Long: `Run MEF, MAF and devices on this machine, in a temporary folder, with real
 TLS and DTLS over the loopback interface. The first device's way is told step by
-step, then the others follow. The command succeeds only if both ends agree on
-every KeID and KmID.`,
+step, then the others follow. In a second act the first device shares a key with
+one more device through the MAF. The command succeeds only if both ends agree on
+every KeID, KmID and KcID.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.out = cmd.OutOrStdout()
@@ -67,6 +68,7 @@ type demoSummary struct {
 	Enrolled int     `json:"enrolled"`
 	Attached int     `json:"attached"`
 	Failed   int     `json:"failed"`
+	Shared   int     `json:"shared"` // keys from entity to entity
 	Seconds  float64 `json:"seconds"`
 }
 
@@ -121,7 +123,7 @@ func (d *demo) run(ctx context.Context) (*demoSummary, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	begun := time.Now()
-	lab := &laboratory{Dir: filepath.Join(dir, "lab"), Devices: d.devices, now: begun}
+	lab := &laboratory{Dir: filepath.Join(dir, "lab"), Devices: d.devices + 1, now: begun} // one more for the second act
 	if err := lab.write(); err != nil {
 		return nil, err
 	}
@@ -130,9 +132,16 @@ func (d *demo) run(ctx context.Context) (*demoSummary, error) {
 		return nil, err
 	}
 	summary := d.enrolAll(ctx, lab, addresses, transports)
-	err = stop()
+	if summary.Failed == 0 {
+		err = d.shareKey(ctx, lab, addresses, d.tell)
+	}
+	if err == nil && summary.Failed == 0 {
+		summary.Shared++
+	}
+	err = errors.Join(err, stop())
 	summary.Seconds = time.Since(begun).Round(time.Millisecond).Seconds()
-	fmt.Fprintf(d.out, "\n%d enrolled, %d attached, %d failed, in %.1f s\n", summary.Enrolled, summary.Attached, summary.Failed, summary.Seconds)
+	fmt.Fprintf(d.out, "\n%d enrolled, %d attached, %d failed, %d key shared, in %.1f s\n",
+		summary.Enrolled, summary.Attached, summary.Failed, summary.Shared, summary.Seconds)
 	if summary.Failed > 0 {
 		err = errors.Join(fmt.Errorf("%d of %d devices failed", summary.Failed, d.devices), err)
 	}
@@ -187,7 +196,7 @@ func (d *demo) enrolAll(ctx context.Context, lab *laboratory, addresses demoAddr
 		}
 		d.progress(summary.Attached + summary.Failed)
 	}
-	one := func(n int, tell func(format string, args ...any)) {
+	one := func(n int, tell teller) {
 		device, err := d.device(lab, n, addresses, transports[n%len(transports)])
 		if err != nil {
 			count(err, false)
@@ -197,7 +206,7 @@ func (d *demo) enrolAll(ctx context.Context, lab *laboratory, addresses demoAddr
 		enrolled, err := device.bootstrap(ctx, &d.witness, tell)
 		count(err, enrolled)
 	}
-	one(0, func(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) })
+	one(0, d.tell)
 	var group errgroup.Group
 	group.SetLimit(8)
 	for n := 1; n < d.devices; n++ {
@@ -206,6 +215,8 @@ func (d *demo) enrolAll(ctx context.Context, lab *laboratory, addresses demoAddr
 	_ = group.Wait() // each device counts its own failure
 	return summary
 }
+
+func (d *demo) tell(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
 
 func (d *demo) progress(done int) {
 	const width = 40
@@ -238,7 +249,7 @@ func (d *demo) device(lab *laboratory, n int, addresses demoAddresses, via trans
 
 // bootstrap is the figure of TS-0003 8.3.2.2 from the device's side, and the
 // comparison of both ends after it.
-func (d *demoDevice) bootstrap(ctx context.Context, w *witness, tell func(format string, args ...any)) (enrolled bool, err error) {
+func (d *demoDevice) bootstrap(ctx context.Context, w *witness, tell teller) (enrolled bool, err error) {
 	c := d.config
 	tell("Three parties: the Enrolee %s, the MEF %s, the MAF %s.\n", c.EnroleeID, c.MEF.FQDN, c.MAF.FQDN)
 	tell("1. Configuration. The Enrolee has its certificate from the factory, and the name and root of its MEF.")
