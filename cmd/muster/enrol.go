@@ -57,11 +57,12 @@ command prints identifiers and the time of expiry, and never a key.`,
 	return cmd
 }
 
-// attach repeats what fails for want of an answer, until its time is over.
+// attach repeats what fails for want of an answer, until its time is over. It
+// enrols anew once: to a MEF, a device that enrols again and again looks like many.
 func attach(ctx context.Context, device *enrolee.Enrolee, renew bool, wait time.Duration) (*enrolee.Attachment, error) {
 	const pause = 500 * time.Millisecond
 	for until := time.Now().Add(wait); ; {
-		attachment, err := attachOnce(ctx, device, renew)
+		attachment, err := attachOnce(ctx, device, &renew)
 		if err == nil || exitCode(err) != exitUnreachable || !time.Now().Before(until) {
 			return attachment, err
 		}
@@ -71,11 +72,12 @@ func attach(ctx context.Context, device *enrolee.Enrolee, renew bool, wait time.
 	}
 }
 
-func attachOnce(ctx context.Context, device *enrolee.Enrolee, renew bool) (*enrolee.Attachment, error) {
-	if renew {
+func attachOnce(ctx context.Context, device *enrolee.Enrolee, renew *bool) (*enrolee.Attachment, error) {
+	if *renew {
 		if _, err := device.Enrol(ctx); err != nil {
 			return nil, err
 		}
+		*renew = false
 	}
 	return device.Ensure(ctx)
 }

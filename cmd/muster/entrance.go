@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -16,10 +18,6 @@ import (
 // drainTime is how long a function that is told to stop waits for what it has begun.
 const drainTime = 10 * time.Second
 
-// maxHandshakes bounds the handshakes under way on a stream listener. A datagram
-// listener has its own bounds.
-const maxHandshakes = 1024
-
 // An entrance brings strangers in: handshake, record, service, in this order.
 // What established has not made durable is not served.
 type entrance struct {
@@ -28,13 +26,14 @@ type entrance struct {
 	established func(ctx context.Context, s *muster.Session) error
 	serve       func(ctx context.Context, c *handshake.Conn)
 
-	guests sync.WaitGroup
+	threshold threshold
+	crowd     crowd
+	guests    sync.WaitGroup
 }
 
 // acceptTLS takes connections until the listener is closed. Connections beyond
 // the bound are closed at once: the client backs off and returns.
 func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server *handshake.Server) error {
-	slots := make(chan struct{}, maxHandshakes)
 	for {
 		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -47,16 +46,16 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			}
 			continue
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
+		leave, ok := e.threshold.enter(conn.RemoteAddr())
+		if !ok {
 			e.log.Warn("shed", "code", muster.CodeBusy, "remote", conn.RemoteAddr())
 			_ = conn.Close()
 			continue
 		}
 		e.guests.Go(func() {
+			defer e.survive(conn)
 			e.admit(ctx, conn.RemoteAddr(), overTLS, func() (*handshake.Conn, error) {
-				defer func() { <-slots }()
+				defer leave()
 				return server.Handshake(ctx, conn)
 			})
 		})
@@ -74,6 +73,7 @@ func (e *entrance) acceptDTLS(ctx context.Context, listener *dtls12.Listener, se
 			return err
 		}
 		e.guests.Go(func() {
+			defer e.survive(conn)
 			e.admit(ctx, peer, overDTLS, func() (*handshake.Conn, error) { return server.Handshake(ctx, conn, peer) })
 		})
 	}
@@ -91,7 +91,19 @@ func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, sh
 		_ = conn.Close()
 		return
 	}
+	if oldest := e.crowd.join(conn); oldest != nil {
+		log.Warn("too many connections of one peer: the oldest is closed", "peer", conn.Session.Peer.Name, "identity", conn.Session.Peer.PSKIdentity)
+		_ = oldest.Close()
+	}
 	e.serve(ctx, conn)
+}
+
+// survive ends one connection at a panic, and not the service of all others.
+func (e *entrance) survive(conn io.Closer) {
+	if fault := recover(); fault != nil {
+		e.log.Error("a connection met a fault", "fault", fault, "stack", string(debug.Stack()))
+		_ = conn.Close()
+	}
 }
 
 // logRefusal writes one line with the stable code of what failed.
