@@ -123,8 +123,13 @@ func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (mus
 	return f.fetches.Do(ctx, id.String(), now, func(ctx context.Context) (muster.Km, error) { return f.fetch(ctx, id, now) })
 }
 
-// fetch asks the MEF and makes its answer durable.
+// fetch asks the MEF and makes its answer durable. It looks into the store again,
+// for a handshake may come here that looked before another one's fetch ended: the
+// MEF hands a key over a few times only.
 func (f *Function) fetch(ctx context.Context, id muster.KeID, now time.Time) (muster.Km, error) {
+	if c, err := f.store.CredentialByKeID(ctx, id, now); !errors.Is(err, ErrUnknown) {
+		return c.Km, refuseStore(err, id.String())
+	}
 	key, err := f.retriever.RetrieveKey(ctx, id, muster.SUIDForMAF)
 	if err != nil {
 		return muster.Km{}, err

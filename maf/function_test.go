@@ -290,3 +290,27 @@ func TestIncompleteConfigurations(t *testing.T) {
 		}
 	}
 }
+
+// A lateStore has a handshake that looks for a credential and is then overtaken.
+type lateStore struct {
+	*mustertest.Memory
+	overtake func() // called once
+}
+
+func (s *lateStore) CredentialByKeID(ctx context.Context, id muster.KeID, now time.Time) (maf.Credential, error) {
+	c, err := s.Memory.CredentialByKeID(ctx, id, now)
+	if overtake := s.overtake; overtake != nil {
+		s.overtake = nil
+		overtake()
+	}
+	return c, err
+}
+
+func TestHandshakeThatIsOvertakenDoesNotFetchAgain(t *testing.T) {
+	s := newScene(t)
+	store := &lateStore{Memory: s.store}
+	s.function = must(maf.New(config(), store, s.records(), s.mef))
+	store.overtake = func() { s.wantPSK("the one that overtakes", known.String(), 0, "") }
+	s.wantPSK("the one that is overtaken", known.String(), 0, "")
+	s.wantCalls("both", 1)
+}
