@@ -120,14 +120,15 @@ func TestPureRooms(t *testing.T) {
 
 // libraryRooms gives each library beyond golang.org/x its one room.
 var libraryRooms = map[string]string{
-	"github.com/pion/dtls/v3":      "handshake/dtls12",
-	"github.com/pion/logging":      "handshake/dtls12",
-	"modernc.org/sqlite":           "sqlite",
-	"github.com/jackc/pgx/v5":      "postgres",
-	"github.com/coder/websocket":   "binding/websocket",
-	"github.com/fxamacker/cbor/v2": "primitive",
-	"github.com/spf13/cobra":       "cmd/muster",
-	"go.yaml.in/yaml/v3":           "cmd/muster",
+	"github.com/pion/dtls/v3":         "handshake/dtls12",
+	"github.com/pion/logging":         "handshake/dtls12",
+	"modernc.org/sqlite":              "sqlite",
+	"github.com/jackc/pgx/v5":         "postgres",
+	"github.com/coder/websocket":      "binding/websocket",
+	"github.com/fxamacker/cbor/v2":    "primitive",
+	"github.com/spf13/cobra":          "cmd/muster",
+	"go.yaml.in/yaml/v3":              "cmd/muster",
+	"github.com/ThalesGroup/crypto11": "cmd/muster",
 }
 
 func TestEachLibraryHasOneRoom(t *testing.T) {
