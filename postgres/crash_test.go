@@ -1,0 +1,3 @@
+package postgres_test
+
+const victimVariable = "MUSTER_POSTGRES_VICTIM"

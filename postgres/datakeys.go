@@ -1,0 +1,157 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A data key is replaced before random nonces could repeat under it, and once a
+// month, so that its destruction after its last record's expiry means something.
+const (
+	maxSeals      = 1 << 28
+	maxDataKeyAge = 30 * 24 * time.Hour
+	// reserved is how many seals a Store takes from a data key's account at a
+	// time. What it does not use before it ends is lost, which is no matter.
+	reserved = 1 << 16
+)
+
+// dataKeys shares the newest data key with the other Stores of the database. Each
+// of them books seals in advance on the key's row, so that their sum never passes
+// the maximum, whoever dies when. The older keys are with the Sealer.
+type dataKeys struct {
+	mu      sync.Mutex
+	id      uint32 // the data key in use; 0 before the first booking
+	left    int    // seals that are booked and not used
+	created int64
+
+	known sync.Map // of the numbers that the sealer knows
+}
+
+// loadDataKeys gives every data key to the sealer.
+func (s *Store) loadDataKeys(ctx context.Context, conn *pgx.Conn) error {
+	n, err := s.learn(ctx, conn, "SELECT id, wrapped FROM data_key ORDER BY id")
+	if err == nil && n == 0 {
+		err = fmt.Errorf("%w: it has no data key", ErrForeign)
+	}
+	return err
+}
+
+// learn gives the data keys of a query to the sealer and returns their number.
+func (s *Store) learn(ctx context.Context, conn *pgx.Conn, query string, args ...any) (int, error) {
+	rows, err := conn.Query(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	var id uint32
+	var wrapped []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &wrapped}, func() error {
+		n++
+		if err := s.sealer.UseDataKey(id, wrapped); err != nil {
+			return err
+		}
+		s.keys.known.Store(id, true)
+		return nil
+	})
+	return n, err
+}
+
+// dataKey returns the number of a data key under which n records may be sealed.
+func (s *Store) dataKey(ctx context.Context, conn *pgx.Conn, n int) (uint32, error) {
+	k := &s.keys
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for try := 1; k.left < n || s.tooOld(k.created); try++ {
+		if try > maxTries {
+			return 0, errors.New("no data key could be booked")
+		}
+		if err := s.book(ctx, conn); err != nil {
+			return 0, err
+		}
+	}
+	k.left -= n
+	return k.id, nil
+}
+
+func (s *Store) tooOld(created int64) bool {
+	return time.Duration(s.now().Unix()-created)*time.Second >= maxDataKeyAge
+}
+
+// book takes seals from the newest data key, or adds a data key when that one has
+// done its share. Of several Stores that add the next key at once one succeeds,
+// and all use its key.
+func (s *Store) book(ctx context.Context, conn *pgx.Conn) error {
+	var id uint32
+	var created, seals int64
+	err := conn.QueryRow(ctx, "SELECT id, created, seals FROM data_key ORDER BY id DESC LIMIT 1").Scan(&id, &created, &seals)
+	if err != nil {
+		return err
+	}
+	if seals+reserved > maxSeals || s.tooOld(created) {
+		wrapped, err := s.sealer.NewDataKey(id + 1)
+		if err != nil {
+			return err
+		}
+		_, err = conn.Exec(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING",
+			id+1, wrapped, s.now().Unix())
+		return err
+	}
+	if _, known := s.keys.known.Load(id); !known {
+		if _, err := s.learn(ctx, conn, "SELECT id, wrapped FROM data_key WHERE id = $1", id); err != nil {
+			return err
+		}
+	}
+	tag, err := conn.Exec(ctx, "UPDATE data_key SET seals = seals + $2 WHERE id = $1 AND seals <= $3", id, reserved, maxSeals-reserved)
+	if err == nil && tag.RowsAffected() == 1 {
+		s.keys.id, s.keys.left, s.keys.created = id, reserved, created
+	}
+	return err
+}
+
+// A record is a sealed key as a row holds it: both parts or none.
+type record struct {
+	dataKey *uint32
+	sealed  []byte
+}
+
+// sealKey seals a key, which it clears, under a data key.
+func (s *Store) sealKey(dataKey uint32, key []byte, binding ...string) (record, error) {
+	defer clear(key)
+	sealed, err := s.sealer.Seal(dataKey, key, binding...)
+	return record{&dataKey, sealed}, err
+}
+
+// learnKeys makes sure that the sealer knows the data keys of some records, which
+// another Store may have made since this one was opened.
+func (s *Store) learnKeys(ctx context.Context, conn *pgx.Conn, records ...record) error {
+	for _, r := range records {
+		if r.dataKey == nil {
+			continue
+		}
+		if _, known := s.keys.known.Load(*r.dataKey); known {
+			continue
+		}
+		if _, err := s.learn(ctx, conn, "SELECT id, wrapped FROM data_key WHERE id = $1", *r.dataKey); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unseal opens what a row holds. A row whose key was erased has neither number
+// nor record, and unsealing it yields nil.
+func (s *Store) unseal(r record, binding ...string) ([]byte, error) {
+	if r.dataKey == nil {
+		return nil, nil
+	}
+	key, err := s.sealer.Open(*r.dataKey, r.sealed, binding...)
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s: %w", binding[0], binding[2], err)
+	}
+	return key, nil
+}

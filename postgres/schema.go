@@ -1,0 +1,272 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// A migration leads from one version of the schema to the next, and back.
+type migration struct{ forward, back string }
+
+// migrations returns the steps from each version to the next; the first makes
+// version 1 of an empty schema.
+//
+// A KeID is kept as its 16 octets and the MEF's FQDN in ASCII, times as Unix
+// seconds. An enrolment has a row for each target, numbered by part; part 0 is
+// always there, so that the primary key gives a KeID to one enrolment and the key
+// enrolment_order gives a generation to one. The column data_key numbers the key
+// that seals the row's, and is NULL with it; that of a registered key is NULL from
+// the start if the key is derived from Ke. It has no foreign key, which would lock
+// the same row in every transaction. The states are 1 issued, 2 delivered (of a
+// credential: used by its KmID), 3 erased, 4 superseded by a newer one of the
+// Enrolee, and 5 expired; from 3 on the key is gone and the row is a tombstone.
+// The column last_fetch tells a fetch that is run again from a second one. The
+// status of a command is 0 in the queue, and from then on that of TS-0003
+// 12.3.2.4. Text is compared by octets.
+//
+// Rows that change leave room in their pages, to change in place.
+func migrations() []migration {
+	return []migration{{`
+CREATE TABLE muster_schema (
+	one integer PRIMARY KEY CHECK (one = 1),
+	version integer NOT NULL
+);
+
+CREATE TABLE data_key (
+	id bigint PRIMARY KEY,
+	wrapped bytea NOT NULL,
+	created bigint NOT NULL,
+	seals bigint NOT NULL
+);
+
+CREATE TABLE enrolment (
+	ke_id bytea NOT NULL,
+	part integer NOT NULL,
+	maf_id text COLLATE "C" NOT NULL,
+	enrolee_id text COLLATE "C" NOT NULL,
+	generation bigint NOT NULL,
+	session bytea NOT NULL,
+	certificate bytea NOT NULL,
+	data_key bigint,
+	sealed bytea,
+	state integer NOT NULL CHECK (state BETWEEN 1 AND 5),
+	created bigint NOT NULL,
+	expires bigint NOT NULL,
+	fetched_at bigint,
+	fetches bigint NOT NULL DEFAULT 0,
+	last_fetch bigint,
+	CONSTRAINT enrolment_key PRIMARY KEY (ke_id, part),
+	CONSTRAINT enrolment_order UNIQUE (enrolee_id, generation, part),
+	CHECK ((sealed IS NULL) = (state >= 3)),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+) WITH (fillfactor = 80);
+CREATE INDEX enrolment_expiry ON enrolment (state, expires);
+CREATE INDEX enrolment_window ON enrolment (fetched_at) WHERE state = 2;
+
+CREATE TABLE credential (
+	ke_id bytea NOT NULL,
+	km_id text COLLATE "C" NOT NULL,
+	enrolee_id text COLLATE "C" NOT NULL,
+	generation bigint NOT NULL,
+	maf_id text COLLATE "C" NOT NULL,
+	data_key bigint,
+	sealed bytea,
+	state integer NOT NULL CHECK (state BETWEEN 1 AND 5),
+	created bigint NOT NULL,
+	expires bigint NOT NULL,
+	ke_id_until bigint NOT NULL,
+	CONSTRAINT credential_key PRIMARY KEY (ke_id),
+	CONSTRAINT credential_km_id UNIQUE (km_id),
+	CONSTRAINT credential_order UNIQUE (enrolee_id, generation),
+	CHECK ((sealed IS NULL) = (state >= 3)),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+) WITH (fillfactor = 80);
+CREATE INDEX credential_expiry ON credential (state, expires);
+
+CREATE TABLE registration (
+	function text COLLATE "C" NOT NULL,
+	id text COLLATE "C" NOT NULL,
+	client_id text COLLATE "C" NOT NULL,
+	admin_fqdn text NOT NULL,
+	labels text NOT NULL,
+	km_id text NOT NULL,
+	created bigint NOT NULL,
+	modified bigint NOT NULL,
+	expires bigint NOT NULL,
+	CONSTRAINT registration_key PRIMARY KEY (function, id)
+);
+CREATE INDEX registration_expiry ON registration (expires);
+
+CREATE TABLE key_registration (
+	key_id bytea NOT NULL,
+	source_id text COLLATE "C" NOT NULL,
+	admin_fqdn text NOT NULL,
+	usage integer NOT NULL,
+	labels text NOT NULL,
+	targets text[] NOT NULL,
+	data_key bigint,
+	sealed bytea,
+	state integer NOT NULL CHECK (state IN (1, 3)),
+	created bigint NOT NULL,
+	modified bigint NOT NULL,
+	expires bigint NOT NULL,
+	latest bigint,
+	CONSTRAINT key_registration_key PRIMARY KEY (key_id),
+	CHECK (sealed IS NULL OR state = 1),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+);
+CREATE INDEX key_registration_source ON key_registration (source_id, expires);
+CREATE INDEX key_registration_expiry ON key_registration (expires);
+
+CREATE TABLE command (
+	function text COLLATE "C" NOT NULL,
+	registration text COLLATE "C" NOT NULL,
+	position bigint NOT NULL,
+	cmd_id text COLLATE "C" NOT NULL,
+	description text NOT NULL,
+	status integer NOT NULL,
+	created bigint NOT NULL,
+	changed bigint NOT NULL,
+	CONSTRAINT command_order PRIMARY KEY (function, registration, position),
+	CONSTRAINT command_id UNIQUE (function, registration, cmd_id)
+);
+CREATE INDEX command_open ON command (function, registration, position) WHERE status < 20;
+CREATE INDEX command_reported ON command (changed) WHERE status >= 20;
+
+INSERT INTO muster_schema (one, version) VALUES (1, 0);
+`, `
+DROP TABLE command, key_registration, registration, credential, enrolment, data_key, muster_schema;
+`}}
+}
+
+// Create makes the tables in the current schema of the database that the
+// connection string names, and the first data key, in one transaction. If they
+// are there already, nothing is done and the error wraps ErrExists.
+func Create(ctx context.Context, connection string, sealer Sealer) error {
+	conn, err := connectOnce(ctx, connection)
+	if err != nil {
+		return fmt.Errorf("create the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	wrapped, err := sealer.NewDataKey(1)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := step(ctx, tx, migrations(), 0); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (1, $1, $2, 0)", wrapped, time.Now().Unix())
+		return err
+	})
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42P07" {
+		err = fmt.Errorf("%w: %w", ErrExists, err)
+	}
+	if err != nil {
+		return fmt.Errorf("create the database: %w", err)
+	}
+	return nil
+}
+
+// Migrate brings a database of an older version to this one, each step in a
+// transaction of its own. A database of this version is left as it is.
+func Migrate(ctx context.Context, connection string) error {
+	return migrateTo(ctx, connection, migrations(), len(migrations()))
+}
+
+// migrateTo goes to a version, forward or back.
+func migrateTo(ctx context.Context, connection string, steps []migration, target int) error {
+	conn, err := connectOnce(ctx, connection)
+	if err != nil {
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for {
+		var version int
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			// The lock keeps another migration waiting until this step is done.
+			err := tx.QueryRow(ctx, "SELECT version FROM muster_schema WHERE one = 1 FOR UPDATE").Scan(&version)
+			switch {
+			case err != nil:
+				return identify(err)
+			case version > len(steps):
+				return fmt.Errorf("%w: schema %d, and this Muster knows %d", ErrNewer, version, len(steps))
+			case version < target:
+				return step(ctx, tx, steps, version)
+			case version > target:
+				return stepBack(ctx, tx, steps, version)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("migrate the database from version %d: %w", version, err)
+		}
+		if version == target {
+			return nil
+		}
+	}
+}
+
+func step(ctx context.Context, tx pgx.Tx, steps []migration, version int) error {
+	if _, err := tx.Exec(ctx, steps[version].forward); err != nil {
+		return err
+	}
+	return setVersion(ctx, tx, version+1)
+}
+
+func stepBack(ctx context.Context, tx pgx.Tx, steps []migration, version int) error {
+	if _, err := tx.Exec(ctx, steps[version-1].back); err != nil {
+		return err
+	}
+	return setVersion(ctx, tx, version-1)
+}
+
+func setVersion(ctx context.Context, tx pgx.Tx, version int) error {
+	tag, err := tx.Exec(ctx, "UPDATE muster_schema SET version = $1 WHERE one = 1", version)
+	if err == nil && tag.RowsAffected() != 1 {
+		err = ErrForeign
+	}
+	return err
+}
+
+// connectOnce connects for changes of the schema, which may take their time.
+func connectOnce(ctx context.Context, connection string) (*pgx.Conn, error) {
+	config, err := parse(connection)
+	if err != nil {
+		return nil, err
+	}
+	for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
+		config.ConnConfig.RuntimeParams[limit] = "0"
+	}
+	return pgx.ConnectConfig(ctx, config.ConnConfig)
+}
+
+// checkVersion refuses a database that this version cannot serve. It changes nothing.
+func checkVersion(ctx context.Context, conn *pgxpool.Conn) error {
+	var version int
+	if err := conn.QueryRow(ctx, "SELECT version FROM muster_schema WHERE one = 1").Scan(&version); err != nil {
+		return identify(err)
+	}
+	switch known := len(migrations()); {
+	case version > known:
+		return fmt.Errorf("%w: schema %d, and this Muster knows %d", ErrNewer, version, known)
+	case version < known:
+		return fmt.Errorf("%w: schema %d, and this Muster needs %d", ErrOlder, version, known)
+	}
+	return nil
+}
+
+// identify names the errors by which a database turns out to be none of Muster's.
+func identify(err error) error {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if ok && refused.Code == "42P01" || errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%w: %w", ErrForeign, err)
+	}
+	return err
+}
