@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"seal":              {"."},
 	"revocation":        {".", "cert"},
 	"sqlite":            {".", "mef", "maf", "tef"},
+	"postgres":          {".", "mef", "maf", "tef"},
 	"enrolee/dialer":    {".", "cert", "enrolee", "handshake", "handshake/dtls12", "handshake/tlspsk", "binding", "binding/coap", "primitive"},
 	"enrolee/keyring":   {".", "enrolee", "seal"},
 	"mustertest":        {".", "cert", "mef", "maf", "tef"},
