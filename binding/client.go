@@ -65,6 +65,10 @@ func NewClient(c ClientConfig) *Client {
 	return &Client{c, &http.Transport{
 		Protocols: &version,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			// net/http dials on for a call that has given up, and such connections
+			// count as open.
+			ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+			defer cancel()
 			conn, err := c.Dial(ctx)
 			if err != nil {
 				return nil, err
