@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/mef"
 )
 
 // muster runs a command and returns its exit code and outputs.
@@ -215,5 +216,24 @@ func TestRefusalLogIsBounded(t *testing.T) {
 	if l.note(&net.TCPAddr{}, overTLS, muster.Refuse(muster.CodeHandshakeTimeout, "late")) != nil ||
 		(*refusalLog)(nil).note(&net.TCPAddr{}, overTLS, &refusedChain{err: muster.Refuse(muster.CodeExpired, "old")}) != nil {
 		t.Error("a refusal without a chain is noted")
+	}
+}
+
+// A verdict ends a handshake, the device's log says so, and nothing is stored.
+func TestVerdictsEndHandshakes(t *testing.T) {
+	for sentence, code := range map[mef.Sentence]muster.Code{mef.SentenceBan: muster.CodeBanned, mef.SentenceSuspend: muster.CodeSuspended} {
+		t.Run(string(sentence), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 1)
+			w.mef.Verdicts = []verdictConfig{{Verdict: sentence, EnroleeID: w.mef.Instructions[0].EnroleeID, Reason: "lost"}}
+			w.startMEF()
+			for _, via := range []transport{overTLS, overDTLS} {
+				if _, err := w.enrols(via); err == nil || !strings.Contains(strings.ToLower(strings.ReplaceAll(err.Error(), "Denied", " denied")), "access denied") {
+					t.Errorf("over %s the device learns: %v", via, err)
+				}
+			}
+			w.mefLog.await(t, code)
+			w.nothingStored()
+		})
 	}
 }

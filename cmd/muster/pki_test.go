@@ -2,16 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -25,6 +28,7 @@ import (
 
 	"muster"
 	"muster/cert"
+	"muster/revocation"
 )
 
 // pki runs a command of muster pki that has to succeed.
@@ -190,6 +194,36 @@ func TestOCSPWithOpenSSL(t *testing.T) {
 	}))
 }
 
+// The responder runs as a command until it is told to stop.
+func TestOCSPCommand(t *testing.T) {
+	dir, device, factory := newFolders(t)
+	ctx, stop := context.WithCancel(t.Context())
+	stderr, log := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"pki", "ocsp", filepath.Join(dir, "factory"), "--listen", "127.0.0.1:0"}, strings.NewReader(""), io.Discard, log)
+		_ = log.Close()
+	}()
+	var line struct{ Address string }
+	must(t, json.NewDecoder(stderr).Decode(&line))
+	request, err := ocsp.CreateRequest(device, factory, nil)
+	must(t, err)
+	response, err := http.Post("http://"+line.Address, "application/ocsp-request", bytes.NewReader(request))
+	must(t, err)
+	defer func() { _ = response.Body.Close() }()
+	octets, err := io.ReadAll(response.Body)
+	must(t, err)
+	if answer, err := ocsp.ParseResponseForCert(octets, device, factory); err != nil || answer.Status != ocsp.Good {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	// Others issue and revoke meanwhile.
+	pki(t, "revoke", filepath.Join(dir, "factory"), "--cert", filepath.Join(dir, "device.pem"))
+	stop()
+	if code := <-ended; code != 0 {
+		t.Errorf("it ends with %d", code)
+	}
+}
+
 func needOpenSSL(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
@@ -327,5 +361,44 @@ func TestTokenKeys(t *testing.T) {
 	must(t, os.Chmod(open, 0o600))
 	if pin, err := (tokenKey{pin: open}).readPIN(); pin != "1234" || err != nil {
 		t.Errorf("the PIN is %q, %v", pin, err)
+	}
+}
+
+// The lists and answers of pki are what the status check of a handshake believes.
+func TestStatusOfWhatWasRevoked(t *testing.T) {
+	dir, device, factory := newFolders(t)
+	root, err := readCertificates([]string{filepath.Join(dir, "root", folderCertificate)})
+	must(t, err)
+	pki(t, "crl", filepath.Join(dir, "root"))
+	pki(t, "crl", filepath.Join(dir, "factory"))
+	path := []*x509.Certificate{device, factory, root[0]}
+	var server *httptest.Server
+	must(t, withFolder(filepath.Join(dir, "factory"), func(f *folder) error {
+		server = httptest.NewServer(&responder{f.authority, f.path})
+		return nil
+	}))
+	defer server.Close()
+	check := func(config revocation.Config, scope revocation.Scope) muster.Code {
+		t.Helper()
+		checker, err := revocation.New(config)
+		must(t, err)
+		defer func() { _ = checker.Close() }()
+		return muster.CodeOf(checker.Check(t.Context(), path, revocation.Question{Now: time.Now(), Scope: scope}).Err())
+	}
+	lists := revocation.Config{Files: []string{filepath.Join(dir, "root", folderCRL), filepath.Join(dir, "factory", folderCRL)}}
+	asking := revocation.Config{
+		Responders: []string{server.URL}, Nonce: revocation.NonceRequired,
+		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Deadline: patience,
+	}
+	if byList, byAnswer := check(lists, revocation.ScopePath), check(asking, revocation.ScopeLeaf); byList != "" || byAnswer != "" {
+		t.Errorf("before: %q by list, %q by answer", byList, byAnswer)
+	}
+	pki(t, "revoke", filepath.Join(dir, "factory"), "--cert", filepath.Join(dir, "device.pem"))
+	if byList, byAnswer := check(lists, revocation.ScopePath), check(asking, revocation.ScopeLeaf); byList != muster.CodeRevoked || byAnswer != muster.CodeRevoked {
+		t.Errorf("after: %q by list, %q by answer", byList, byAnswer)
+	}
+	pki(t, "revoke", filepath.Join(dir, "root"), "--serial", serialText(factory.SerialNumber), "--reason", "cACompromise")
+	if byList := check(lists, revocation.ScopePath); byList != muster.CodeRevoked {
+		t.Errorf("the factory: %q", byList)
 	}
 }
