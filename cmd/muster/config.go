@@ -39,8 +39,10 @@ type mefConfig struct {
 	MaxFetches int `yaml:"max_fetches"`
 	// MaxLive is how many unexpired enrolments an Enrolee may have; 64 by default.
 	MaxLive int `yaml:"max_live"`
-	// Administrators are the stakeholders for which MEF clients may register.
+	// Administrators are the stakeholders for which every MEF client may register.
 	Administrators []muster.FQDN `yaml:"administrators"`
+	// Stakeholders are those that admit some clients, or have configurations for them.
+	Stakeholders []stakeholderConfig `yaml:"stakeholders"`
 	// MAFs are those that may fetch keys.
 	MAFs []mafClientConfig `yaml:"mafs"`
 	// Instructions say which Enrolees to enrol for which MAFs.
@@ -67,8 +69,10 @@ type mafConfig struct {
 	Profile cert.Profile `yaml:"profile"`
 	// MEFs are those whose KeIDs are accepted.
 	MEFs []endpointConfig `yaml:"mefs"`
-	// Administrators are the stakeholders for which clients may register.
+	// Administrators are the stakeholders for which every client may register.
 	Administrators []muster.FQDN `yaml:"administrators"`
+	// Stakeholders are those that admit some clients, or have configurations for them.
+	Stakeholders []stakeholderConfig `yaml:"stakeholders"`
 	// KeIDLifetime is how long a KeID opens sessions after its first success; 10m by default.
 	KeIDLifetime time.Duration `yaml:"keid_lifetime"`
 	// FetchTimeout bounds the question to the MEF within a handshake; 3s by default.
@@ -288,7 +292,7 @@ func readMAFConfig(path string) (*mafConfig, error) {
 	switch {
 	case c.Listen.DTLS == "" || c.Listen.TLS != "":
 		return nil, configErrorf("%s: a MAF listens with dtls, and with dtls alone", path)
-	case len(c.Administrators) == 0:
+	case len(c.Administrators)+len(c.Stakeholders) == 0:
 		return nil, configErrorf("%s: administrators is empty, so that no client could register", path)
 	}
 	return c, c.Store.check(path, "store")

@@ -58,6 +58,9 @@ func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate) (*maf.
 		FQDN: config.FQDN, KeIDLifetime: config.KeIDLifetime, FetchTimeout: config.FetchTimeout, RefusalMemory: config.RefusalMemory,
 		Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, Rand: rand.Reader,
 	}
+	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
+		return nil, nil, err
+	}
 	for _, m := range config.MEFs {
 		c.MEFs = append(c.MEFs, m.FQDN)
 	}

@@ -62,6 +62,9 @@ func newMEF(config *mefConfig, store mefStore) (*mef.Function, error) {
 		FetchWindow: config.FetchWindow, MaxFetches: config.MaxFetches, MaxLive: config.MaxLive,
 		Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, RetryDuration: retryDuration, Rand: rand.Reader,
 	}
+	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
+		return nil, err
+	}
 	if c.Rules, err = mefRules(config); err != nil {
 		return nil, err
 	}
