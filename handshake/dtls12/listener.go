@@ -2,10 +2,12 @@ package dtls12
 
 import (
 	"cmp"
+	"container/list"
 	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // Defaults of Limits.
@@ -15,6 +17,11 @@ const (
 	DefaultAssociations      = 16384
 	DefaultQueue             = 32
 )
+
+// leastReturn is the time that a client has in any case to return with the cookie.
+// It is enough for most paths, and bounds the handshakes that a flood begins to
+// HalfOpen in each such time.
+const leastReturn = 250 * time.Millisecond
 
 // maxDatagram is the largest datagram in octets that pion reads; the rest of a
 // larger one is lost.
@@ -43,8 +50,10 @@ func (l Limits) withDefaults() Limits {
 //
 // Only a datagram that may begin a handshake creates state, and only within the
 // Limits; all else from a stranger is dropped without an answer. pion keeps state
-// from the first ClientHello on, so a flood from forged addresses can occupy the
-// half-open handshakes for the Server's CookieTimeout; it never takes more.
+// from the first ClientHello on, so a flood from forged addresses can occupy all
+// half-open handshakes. Then the oldest whose client has not returned with the
+// cookie gives way to a new one, after a quarter of a second at the earliest, in
+// place of the Server's CookieTimeout: most honest clients return sooner.
 //
 // A client that begins again from the address of an association, as after a
 // restart, gets a second, half-open one beside it, which replaces the first only
@@ -63,6 +72,7 @@ type Listener struct {
 	count    int // remotes
 	halfOpen int
 	prefixes map[netip.Prefix]int // half-open remotes
+	unproved list.List            // half-open remotes without a cookie, from the oldest
 }
 
 // A route is where the datagrams of an address go. At least one is set.
@@ -174,7 +184,11 @@ func (l *Listener) route(datagram []byte, from netip.AddrPort) {
 		}
 		l.routes[from] = known
 		known.pending.queue.push(datagram)
-		l.accept <- known.pending // never blocks: it has room for all that are half open
+		select {
+		case l.accept <- known.pending:
+		default: // full of those that gave way before they were accepted
+			l.forget(known.pending)
+		}
 		return
 	}
 	for _, r := range []*remote{known.established, known.pending} {
@@ -188,13 +202,48 @@ func (l *Listener) route(datagram []byte, from netip.AddrPort) {
 // holds mu.
 func (l *Listener) admit(from netip.AddrPort) *remote {
 	prefix := sourcePrefix(from.Addr())
-	if l.draining || l.halfOpen >= l.limits.HalfOpen || l.count >= l.limits.Associations || l.prefixes[prefix] >= l.limits.HalfOpenPerPrefix {
+	if l.draining || l.count >= l.limits.Associations || l.prefixes[prefix] >= l.limits.HalfOpenPerPrefix {
+		return nil
+	}
+	if l.halfOpen >= l.limits.HalfOpen && !l.makeRoom() {
 		return nil
 	}
 	l.count++
 	l.halfOpen++
 	l.prefixes[prefix]++
-	return &remote{listener: l, addr: from, queue: newQueue(l.limits.Queue)}
+	r := &remote{listener: l, addr: from, queue: newQueue(l.limits.Queue), began: time.Now()}
+	r.unproved = l.unproved.PushBack(r)
+	return r
+}
+
+// makeRoom ends the oldest handshake whose client has not returned with the
+// cookie, unless it still has time to. The caller holds mu.
+func (l *Listener) makeRoom() bool {
+	oldest := l.unproved.Front()
+	if oldest == nil {
+		return false
+	}
+	r := oldest.Value.(*remote)
+	if time.Since(r.began) < leastReturn {
+		return false
+	}
+	l.forget(r)
+	return true
+}
+
+// prove notes that the client of r has returned with the cookie.
+func (l *Listener) prove(r *remote) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unlist(r)
+}
+
+// unlist takes r from those that may have to give way. The caller holds mu.
+func (l *Listener) unlist(r *remote) {
+	if r.unproved != nil {
+		l.unproved.Remove(r.unproved)
+		r.unproved = nil
+	}
 }
 
 // sourcePrefix returns the network that is taken as one source.
@@ -208,6 +257,7 @@ func sourcePrefix(addr netip.Addr) netip.Prefix {
 
 // settle ends the half-open state of r. The caller holds mu.
 func (l *Listener) settle(r *remote) {
+	l.unlist(r)
 	prefix := sourcePrefix(r.addr.Addr())
 	l.halfOpen--
 	if l.prefixes[prefix]--; l.prefixes[prefix] == 0 {
@@ -231,10 +281,21 @@ func (l *Listener) establish(r *remote) {
 	}
 }
 
-// remove forgets r, once.
+// remove forgets r, and ends a drained Listener with its last remote.
 func (l *Listener) remove(r *remote) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.forget(r)
+	_ = l.closeIfIdle()
+}
+
+// forget ends r, once. The caller holds mu.
+func (l *Listener) forget(r *remote) {
+	r.queue.close()
+	if r.forgotten {
+		return
+	}
+	r.forgotten = true
 	known := l.routes[r.addr]
 	switch r {
 	case known.pending:
@@ -249,5 +310,4 @@ func (l *Listener) remove(r *remote) {
 		l.routes[r.addr] = known
 	}
 	l.count--
-	_ = l.closeIfIdle()
 }

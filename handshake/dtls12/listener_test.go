@@ -2,6 +2,7 @@ package dtls12_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -406,4 +407,51 @@ func TestNoGoroutineLeak(t *testing.T) {
 	}
 	stacks := make([]byte, 1<<16)
 	t.Errorf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+}
+
+// TestOldHandshakesGiveWay has a flood from addresses that never return with the
+// cookie.
+func TestOldHandshakesGiveWay(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	const halfOpen = 4
+	listener := listen(t, dtls12.Limits{HalfOpen: halfOpen})
+	serve(t, listener, newServer(t, p.config(t, serverName)))
+	client := newClient(t, p.config(t, "device.example.com"))
+	hello := firstHello(t, client)
+	for range halfOpen {
+		send(t, socket(t), listener.Addr(), hello)
+	}
+	// The client's later flights find room, at the cost of one that waits in vain.
+	r := dial(t, client, listener.Addr())
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	defer r.conn.Close()
+}
+
+// TestHandshakesWithACookieStay has such a flood while a MAF looks for a key.
+func TestHandshakesWithACookieStay(t *testing.T) {
+	t.Parallel()
+	serverConfig, clientConfig := keyConfig(t)
+	const halfOpen = 4
+	listener := listen(t, dtls12.Limits{HalfOpen: halfOpen})
+	client := newClient(t, clientConfig)
+	hello := firstHello(t, client)
+	find := serverConfig.PSK
+	serverConfig.PSK = func(ctx context.Context, identity string) ([]byte, error) {
+		for range 3 {
+			for range 2 * halfOpen {
+				send(t, socket(t), listener.Addr(), hello)
+			}
+			time.Sleep(300 * time.Millisecond) // then the ones before may give way
+		}
+		return find(ctx, identity)
+	}
+	serve(t, listener, newServer(t, serverConfig))
+	r := dial(t, client, listener.Addr())
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	_ = r.conn.Close()
 }

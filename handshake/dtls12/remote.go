@@ -1,6 +1,7 @@
 package dtls12
 
 import (
+	"container/list"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +15,10 @@ type remote struct {
 	listener *Listener
 	addr     netip.AddrPort
 	queue    *queue
-	once     sync.Once
+	began    time.Time
+
+	unproved  *list.Element // guarded by the Listener's mu; nil once the cookie came
+	forgotten bool          // guarded by the Listener's mu
 }
 
 // RemoteAddr returns the address of the client.
@@ -22,6 +26,9 @@ func (r *remote) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(r.addr) 
 
 // establish tells the Listener that the handshake has succeeded.
 func (r *remote) establish() { r.listener.establish(r) }
+
+// prove tells the Listener that the client has proved its address.
+func (r *remote) prove() { r.listener.prove(r) }
 
 // ReadFrom implements net.PacketConn.
 func (r *remote) ReadFrom(b []byte) (int, net.Addr, error) {
@@ -39,10 +46,7 @@ func (r *remote) WriteTo(b []byte, _ net.Addr) (int, error) {
 
 // Close implements net.PacketConn. It may be called more than once.
 func (r *remote) Close() error {
-	r.once.Do(func() {
-		r.queue.close()
-		r.listener.remove(r)
-	})
+	r.listener.remove(r)
 	return nil
 }
 

@@ -46,7 +46,12 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 
 	a := &attempt{config: s.config, ctx: ctx}
 	w := a.newWire(conn, peer, typeClientHello)
-	w.returned = func() { cookie.Stop() }
+	w.returned = func() {
+		cookie.Stop()
+		if remote, ok := conn.(*remote); ok {
+			remote.prove()
+		}
+	}
 	if err := s.choose(a, w); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("handshake with %v: %w", peer, a.classify(err, w))
