@@ -83,8 +83,11 @@ func (k *Keyring) Load(context.Context) (enrolee.Credentials, error) {
 		return enrolee.Credentials{}, fmt.Errorf("credentials: %w", err)
 	}
 	var f file
-	if err := json.Unmarshal(octets, &f); err != nil || f.Version != formatVersion {
-		return enrolee.Credentials{}, fmt.Errorf("credentials: %s is not a file of version %d: %w", k.path, formatVersion, err)
+	if err := json.Unmarshal(octets, &f); err != nil {
+		return enrolee.Credentials{}, fmt.Errorf("credentials: %s: %w", k.path, err)
+	}
+	if f.Version != formatVersion {
+		return enrolee.Credentials{}, fmt.Errorf("credentials: %s is of version %d, not %d", k.path, f.Version, formatVersion)
 	}
 	sealer := seal.New(k.root, rand.Reader)
 	if err := sealer.UseDataKey(dataKey, f.DataKey); err != nil {

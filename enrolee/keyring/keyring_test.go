@@ -110,6 +110,8 @@ func TestRefusesForeignFiles(t *testing.T) {
 		}
 		if c, err := k.Load(t.Context()); err == nil {
 			t.Errorf("%s: loaded %v", name, c)
+		} else if strings.Contains(err.Error(), "%!") {
+			t.Errorf("%s: the error is %q", name, err)
 		}
 	}
 	if err := os.WriteFile(path, whole, 0o600); err != nil {
