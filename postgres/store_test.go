@@ -159,14 +159,19 @@ func mustCreate(t testing.TB, store mef.Store, e mef.Enrolment) {
 	}
 }
 
-// edit changes a database behind the back of its stores. {} stands for its schema.
+// edit changes a database behind the back of its stores.
 func edit(t *testing.T, url, statement string) string {
 	t.Helper()
-	_, name, _ := strings.Cut(url, "search_path=")
-	name, _, _ = strings.Cut(name, "&")
-	out, err := cluster(t).SQL("SET search_path = " + name + "; " + statement)
+	out, err := cluster(t).SQL("SET search_path = " + searchPath(url) + "; " + statement)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// searchPath returns the schema that create made.
+func searchPath(url string) string {
+	_, name, _ := strings.Cut(url, "search_path=")
+	name, _, _ = strings.Cut(name, "&")
+	return name
 }
