@@ -25,6 +25,8 @@ type Config struct {
 	Derivation muster.DerivationProfile
 	Profile    cert.Profile // of the peers' certificates
 	Rules                   // the first ones; see Function.Replace
+	// Kpms has the pre-provisioned keys of Enrolees; nil where there are none.
+	Kpms KpmStore
 	// FetchWindow is how long after its first fetch a MAF is given a key again,
 	// and MaxFetches how often in all.
 	FetchWindow time.Duration
@@ -98,10 +100,15 @@ func (f *Function) Replace(rules Rules) error {
 // it returns nil, the enrolment is durable and the peer may be answered. The
 // session of a MAF yields no key: its enrolment is zero.
 //
-// TS-0003 8.3.2.2, 8.3.5.2.2
+// A certificate and a pre-provisioned key lead to the same Enrolment Key.
+//
+// TS-0003 8.3.2.1, 8.3.2.2, 8.3.5.2.2
 func (f *Function) Established(ctx context.Context, session *muster.Session, now time.Time) (Enrolment, error) {
 	peer, err := f.known(session.Peer)
 	if err != nil || peer.instruction == nil {
+		return Enrolment{}, err
+	}
+	if err := f.activate(ctx, session, now); err != nil {
 		return Enrolment{}, err
 	}
 	ke, keID, err := muster.EnrolmentKey(session, f.config.FQDN)

@@ -11,16 +11,20 @@ import (
 
 // An Instruction is what the MEF is told about one Enrolee or a group of them
 // (TS-0003 9.2.2, Bootstrap Instruction Configuration in the seed text): by which
-// certificates to know them, who they are, and for which MAFs to enrol them.
+// certificates or pre-provisioned keys to know them, who they are, and for which
+// MAFs to enrol them.
 type Instruction struct {
 	// Certificate is the name that the Enrolee's certificate carries; zero for a
-	// group.
+	// group, and for an Enrolee with a pre-provisioned key.
 	Certificate muster.CertName
 	// Pattern has the names in the certificates of a group; zero for one Enrolee.
 	Pattern Pattern
 	// Anchors are the roots, at least one, under which these names are meant. The
 	// same name under another root is another certificate.
 	Anchors []*x509.Certificate
+	// KpmIDs name the pre-provisioned keys of an Enrolee, which then has neither
+	// Certificate nor Anchors: one, or several while a newer one takes over.
+	KpmIDs []muster.KpmID
 	// EnroleeID is the identifier assigned to the Enrolee; zero for a group.
 	EnroleeID muster.EnroleeID
 	// Template, made for Pattern, forms the identifiers of a group.
@@ -47,8 +51,11 @@ type Client struct {
 
 // String names the instruction by its certificates and the Enrolee-ID.
 func (in *Instruction) String() string {
-	if in.isGroup() {
+	switch {
+	case in.isGroup():
 		return fmt.Sprintf("the instruction for the group %s (%s)", in.Pattern, in.Template)
+	case len(in.KpmIDs) > 0:
+		return fmt.Sprintf("the instruction for %s (%s)", in.KpmIDs[0], in.EnroleeID)
 	}
 	return fmt.Sprintf("the instruction for %s (%s)", in.Certificate, in.EnroleeID)
 }
@@ -56,14 +63,17 @@ func (in *Instruction) String() string {
 func (in *Instruction) isGroup() bool { return !in.Pattern.IsZero() }
 
 func (in *Instruction) check() error {
-	one := !in.Certificate.IsZero() && !in.EnroleeID.IsZero() && in.Pattern.IsZero() && in.Template.IsZero()
-	group := in.Certificate.IsZero() && in.EnroleeID.IsZero() && !in.Pattern.IsZero() && !in.Template.IsZero()
+	byKey := len(in.KpmIDs) > 0
+	one := in.Certificate.IsZero() == byKey && !in.EnroleeID.IsZero() && in.Pattern.IsZero() && in.Template.IsZero()
+	group := in.Certificate.IsZero() && in.EnroleeID.IsZero() && !in.Pattern.IsZero() && !in.Template.IsZero() && !byKey
 	switch {
 	case !one && !group:
-		return fmt.Errorf("%s has neither a name with an Enrolee-ID nor a pattern with a template", in)
+		return fmt.Errorf("%s has neither one of a name and KpmIDs with an Enrolee-ID, nor a pattern with a template", in)
+	case byKey && (len(in.Anchors) > 0 || in.Status != nil):
+		return fmt.Errorf("%s pins a trust anchor for a pre-provisioned key", in)
 	case group && in.Template.pattern != in.Pattern:
 		return fmt.Errorf("%s has a template that was made for %s", in, in.Template.pattern)
-	case len(in.Anchors) == 0:
+	case len(in.Anchors) == 0 && !byKey:
 		return fmt.Errorf("%s pins no trust anchor", in)
 	case len(in.Targets) == 0:
 		return fmt.Errorf("%s has no target", in)

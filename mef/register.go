@@ -56,6 +56,7 @@ func anchorOf(c *x509.Certificate) muster.Digest { return muster.DigestOf(c.RawS
 // it is made.
 type register struct {
 	exact    map[muster.CertName][]*pin // rarely more than one, under different roots
+	keys     map[muster.KpmID]*pin
 	patterns overlay[*patternPins]
 	verdicts verdicts
 
@@ -72,6 +73,7 @@ type patternPins struct {
 func newRegister(rules Rules) (*register, error) {
 	r := &register{
 		exact:         make(map[muster.CertName][]*pin, len(rules.Instructions)+len(rules.MAFs)),
+		keys:          map[muster.KpmID]*pin{},
 		patterns:      newOverlay[*patternPins](),
 		intermediates: rules.Intermediates,
 		issuers:       issuersOf(rules.Intermediates),
@@ -83,6 +85,12 @@ func newRegister(rules Rules) (*register, error) {
 			return nil, err
 		}
 		p := &pin{anchors: sets.of(in.Anchors), instruction: in, status: in.Status}
+		if len(in.KpmIDs) > 0 {
+			if err := r.addKeys(p); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err := r.add(in.Certificate, in.Pattern, p); err != nil {
 			return nil, err
 		}
@@ -172,6 +180,17 @@ func (r *register) add(name muster.CertName, pattern Pattern, p *pin) error {
 		pins.byAnchor[id] = p
 	}
 	pins.anchors = append(pins.anchors, p.anchors.certificates...)
+	return nil
+}
+
+// addKeys refuses a KpmID that another instruction names.
+func (r *register) addKeys(p *pin) error {
+	for _, id := range p.instruction.KpmIDs {
+		if other := r.keys[id]; other != nil || id.IsZero() {
+			return fmt.Errorf("%s names the KpmID %q, which is empty or named already", p, id)
+		}
+		r.keys[id] = p
+	}
 	return nil
 }
 

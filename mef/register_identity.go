@@ -2,6 +2,7 @@ package mef
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -101,29 +102,43 @@ func (r *register) checkWritten(heads map[string]*pin, formed map[formedBy]*pin)
 	for head := range heads {
 		lengths[len(head)] = true
 	}
-	written := make(map[muster.EnroleeID]*pin, len(r.exact))
-	for name, pins := range r.exact {
-		for _, p := range pins {
-			if p.instruction == nil {
+	written := make(map[muster.EnroleeID]*pin, len(r.exact)+len(r.keys))
+	for name, p := range r.single() {
+		id := p.instruction.EnroleeID
+		if other := written[id]; other != nil {
+			return fmt.Errorf("%s and %s assign one Enrolee-ID", other, p)
+		}
+		written[id] = p
+		for length := range lengths {
+			if length > len(id.String()) {
 				continue
 			}
-			id := p.instruction.EnroleeID
-			if other := written[id]; other != nil {
-				return fmt.Errorf("%s and %s assign one Enrolee-ID", other, p)
-			}
-			written[id] = p
-			for length := range lengths {
-				if length > len(id.String()) {
-					continue
-				}
-				other := heads[id.String()[:length]]
-				if other != nil && other.instruction.Template.couldForm(id.String()) && !r.isOverride(name, p, other, formed) {
-					return fmt.Errorf("%s has an Enrolee-ID that %s could form for another device", p, other)
-				}
+			other := heads[id.String()[:length]]
+			if other != nil && other.instruction.Template.couldForm(id.String()) && !r.isOverride(name, p, other, formed) {
+				return fmt.Errorf("%s has an Enrolee-ID that %s could form for another device", p, other)
 			}
 		}
 	}
 	return nil
+}
+
+// single yields the instructions for one Enrolee each, with the name that is
+// zero for those with pre-provisioned keys.
+func (r *register) single() iter.Seq2[muster.CertName, *pin] {
+	return func(yield func(muster.CertName, *pin) bool) {
+		for name, pins := range r.exact {
+			for _, p := range pins {
+				if p.instruction != nil && !yield(name, p) {
+					return
+				}
+			}
+		}
+		for id, p := range r.keys {
+			if id == p.instruction.KpmIDs[0] && !yield(muster.CertName{}, p) {
+				return
+			}
+		}
+	}
 }
 
 // isOverride reports whether p says of a name, under the same roots, what a

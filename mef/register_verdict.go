@@ -103,12 +103,19 @@ func (v verdicts) on(peer muster.Peer, id muster.EnroleeID) error {
 		}
 		switch verdict.Sentence {
 		case SentenceBan:
-			return muster.Refuse(muster.CodeBanned, "%s is banned%s", peer.Name, verdict.because())
+			return muster.Refuse(muster.CodeBanned, "%s is banned%s", nameOf(peer), verdict.because())
 		case SentenceSuspend:
-			return muster.Refuse(muster.CodeSuspended, "%s is suspended%s", peer.Name, verdict.because())
+			return muster.Refuse(muster.CodeSuspended, "%s is suspended%s", nameOf(peer), verdict.because())
 		}
 	}
 	return nil
+}
+
+func nameOf(peer muster.Peer) string {
+	if peer.PSKIdentity != "" {
+		return peer.PSKIdentity
+	}
+	return peer.Name.String()
 }
 
 // void says why the key of an enrolment is withheld, and nothing if it is not.

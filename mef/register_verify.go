@@ -82,8 +82,16 @@ func list(names []muster.CertName) string {
 func (f *Function) known(peer muster.Peer) (pin, error) { return f.register.Load().known(peer) }
 
 func (r *register) known(peer muster.Peer) (pin, error) {
-	found, _ := r.find(peer.Name, peer.Anchor)
-	if found == nil {
+	var found *pin
+	if peer.PSKIdentity == "" {
+		found, _ = r.find(peer.Name, peer.Anchor)
+	} else if id, err := muster.ParseKpmID(peer.PSKIdentity); err == nil {
+		found = r.keys[id]
+	}
+	switch {
+	case found == nil && peer.PSKIdentity != "":
+		return pin{}, muster.Refuse(muster.CodeKeyUnknown, "no instruction names the KpmID %q", peer.PSKIdentity)
+	case found == nil:
 		return pin{}, muster.Refuse(muster.CodeNameUnknown, "no instruction for %s any more", peer.Name)
 	}
 	one := *found
@@ -101,8 +109,8 @@ func (r *register) known(peer muster.Peer) (pin, error) {
 // A Rule is an instruction or a MAF as an operator sees it.
 type Rule struct {
 	Text      string              // as messages name it
-	Flavour   muster.Flavour      // of the names
-	Name      string              // the name or the pattern
+	Flavour   muster.Flavour      // of the names; empty for a pre-provisioned key
+	Name      string              // the name, the pattern or the first KpmID
 	Anchors   []*x509.Certificate // under which the names are meant
 	EnroleeID muster.EnroleeID    // of the Enrolee that was judged; zero otherwise
 	Targets   []muster.FQDN       // none for a MAF
@@ -126,6 +134,8 @@ func (p *pin) rule() Rule {
 	case in.isGroup():
 		r.Flavour, r.Targets, r.pattern = in.Pattern.flavour, in.Targets, in.Pattern
 		_, r.Name, _ = strings.Cut(in.Pattern.String(), ":")
+	case len(in.KpmIDs) > 0:
+		r.Name, r.Targets, r.EnroleeID = in.KpmIDs[0].String(), in.Targets, in.EnroleeID
 	default:
 		r.Flavour, r.Name, r.Targets, r.EnroleeID = in.Certificate.Flavour, in.Certificate.Text, in.Targets, in.EnroleeID
 	}
@@ -180,6 +190,11 @@ func (f *Function) Rules() iter.Seq[Rule] {
 				if !yield(p.rule()) {
 					return
 				}
+			}
+		}
+		for id, p := range r.keys {
+			if id == p.instruction.KpmIDs[0] && !yield(p.rule()) {
+				return
 			}
 		}
 		for _, pins := range r.patterns.at {

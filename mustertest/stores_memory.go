@@ -23,6 +23,7 @@ type Memory struct {
 	registrations map[string]tef.ClientRegistration // guarded by mu, by function and id
 	keys          map[tef.KeyID]*keyRecord          // guarded by mu
 	commands      []tef.QueuedCommand               // guarded by mu, in the order of queueing
+	kpms          []*kpmRecord                      // guarded by mu, in the order of import
 }
 
 var (
@@ -30,6 +31,7 @@ var (
 	_ maf.Store = (*Memory)(nil)
 	_ tef.Store = (*Memory)(nil)
 
+	_ mef.KpmStore     = (*Memory)(nil)
 	_ tef.KeyStore     = (*Memory)(nil)
 	_ tef.CommandStore = (*Memory)(nil)
 )

@@ -12,6 +12,7 @@ func openMemory(testing.TB) (*mustertest.Memory, func() *mustertest.Memory) {
 }
 
 func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, openMemory) }
+func TestKpmStore(t *testing.T) { mustertest.KpmStore(t, openMemory) }
 func TestMAFStore(t *testing.T) { mustertest.MAFStore(t, openMemory) }
 func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, openMemory) }
 

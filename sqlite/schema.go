@@ -17,7 +17,7 @@ const applicationID = 0x4d535452
 // seconds. The column data_key numbers the key that seals the row's, and is NULL
 // with it; that of a registered key is NULL from the start if the key is derived
 // from Ke. The states are 1 issued, 2 delivered (of a credential: used by its
-// KmID), 3 erased, 4 superseded by a newer one of the Enrolee, and 5 expired; from
+// KmID; of a Kpm: used), 3 erased, 4 superseded by a newer one of the Enrolee, and 5 expired; from
 // 3 on the key is gone and the row is a tombstone. The status of a command is 0
 // in the queue, and from then on that of TS-0003 12.3.2.4.
 func migrations() []string {
@@ -121,6 +121,21 @@ CREATE TABLE command (
 ) STRICT;
 CREATE INDEX command_open ON command (function, registration, position) WHERE status < 20;
 CREATE INDEX command_reported ON command (changed) WHERE status >= 20;
+`, `
+CREATE TABLE kpm (
+	kpm_id TEXT NOT NULL PRIMARY KEY,
+	enrolee_id TEXT NOT NULL,
+	generation INTEGER NOT NULL,
+	data_key INTEGER REFERENCES data_key,
+	sealed BLOB,
+	state INTEGER NOT NULL CHECK (state IN (1, 2, 4, 5)),
+	created INTEGER NOT NULL,
+	until INTEGER,
+	UNIQUE (enrolee_id, generation),
+	CHECK ((sealed IS NULL) = (state >= 3)),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+) STRICT;
+CREATE INDEX kpm_end ON kpm (until) WHERE state < 3;
 `}
 }
 

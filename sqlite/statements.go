@@ -41,6 +41,8 @@ type writeStatements struct {
 
 	keyRow, liveKeys, insertKey, insertTarget, deleteTargets, updateKey, deleteKey, sweepKeys *sql.Stmt
 
+	kpmRow, insertKpm, replaceKpm, endOlderKpms, activateKpm, eraseOlderKpms, sweepKpms *sql.Stmt
+
 	commandRow, insertCommand, issueCommand, reportCommand, sweepCommands *sql.Stmt
 }
 
@@ -122,6 +124,19 @@ func (w *writeStatements) all() []statement {
 		{&w.sweepKeys, `DELETE FROM key_registration WHERE rowid IN (
 			SELECT rowid FROM key_registration WHERE expires <= ? LIMIT ?)`},
 
+		{&w.kpmRow, "SELECT enrolee_id, data_key, sealed, created, until FROM kpm WHERE kpm_id = ?"},
+		{&w.insertKpm, `INSERT INTO kpm (kpm_id, enrolee_id, generation, data_key, sealed, state, created)
+			SELECT ?1, ?2, coalesce(max(generation), 0) + 1, ?3, ?4, 1, ?5 FROM kpm WHERE enrolee_id = ?2`},
+		{&w.replaceKpm, "UPDATE kpm SET state = 1, data_key = ?2, sealed = ?3 WHERE kpm_id = ?1 AND state IN (1, 2)"},
+		{&w.endOlderKpms, `UPDATE kpm SET until = min(coalesce(until, ?2), ?2)
+			WHERE enrolee_id = ?1 AND state IN (1, 2)`},
+		{&w.activateKpm, `UPDATE kpm SET state = 2
+			WHERE kpm_id = ?1 AND state IN (1, 2) AND (until IS NULL OR until > ?2) RETURNING enrolee_id, generation`},
+		{&w.eraseOlderKpms, `UPDATE kpm SET state = 4, sealed = NULL, data_key = NULL
+			WHERE enrolee_id = ?1 AND generation < ?2 AND state IN (1, 2)`},
+		{&w.sweepKpms, `UPDATE kpm SET state = 5, sealed = NULL, data_key = NULL WHERE rowid IN (
+			SELECT rowid FROM kpm WHERE state < 3 AND until <= ? LIMIT ?)`},
+
 		{&w.commandRow, "SELECT description FROM command WHERE function = ? AND registration = ? AND cmd_id = ?"},
 		{&w.insertCommand, `INSERT INTO command (function, registration, cmd_id, description, status, created, changed)
 			VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5)`},
@@ -146,6 +161,8 @@ type readStatements struct {
 
 	registration *sql.Stmt
 
+	kpm, kpmActivated *sql.Stmt
+
 	key, commandPending, commands *sql.Stmt
 }
 
@@ -163,6 +180,10 @@ func (r *readStatements) all() []statement {
 
 		{&r.registration, `SELECT admin_fqdn, labels, km_id, created, modified, expires
 			FROM registration WHERE function = ? AND id = ? AND client_id = ? AND expires > ?`},
+
+		{&r.kpm, `SELECT enrolee_id, data_key, sealed, created, until
+			FROM kpm WHERE kpm_id = ?1 AND state IN (1, 2) AND (until IS NULL OR until > ?2)`},
+		{&r.kpmActivated, "SELECT 1 FROM kpm WHERE kpm_id = ?1 AND state = 2 AND (until IS NULL OR until > ?2)"},
 
 		{&r.key, keyColumns + `
 			FROM key_registration WHERE key_id = ?1 AND state = 1 AND expires > ?3 AND (source_id = ?2

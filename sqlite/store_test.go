@@ -55,6 +55,7 @@ func open(t testing.TB) (*sqlite.Store, func() *sqlite.Store) {
 }
 
 func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, open) }
+func TestKpmStore(t *testing.T) { mustertest.KpmStore(t, open) }
 func TestMAFStore(t *testing.T) { mustertest.MAFStore(t, open) }
 func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, open) }
 
