@@ -3,6 +3,7 @@ package mef
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"muster"
@@ -27,8 +28,26 @@ func (f *Function) client(session *muster.Session, peer pin, now time.Time) tef.
 		Export: func(ctx context.Context, usage muster.SUID, targets []string) (tef.ExportedKey, error) {
 			return f.export(ctx, session, in, usage, targets, now)
 		},
+		Permit:   in.permit,
 		Withdraw: f.withdraw,
 	}
+}
+
+// permit refuses a key for a MAF that is no target of the instruction, also where
+// the Enrolee brings the key itself: it is the operator who says by which MAFs an
+// Enrolee is served.
+//
+// TS-0003 8.3.2.1
+func (in *Instruction) permit(usage muster.SUID, targets []string) error {
+	if usage != muster.SUIDForMAF {
+		return nil
+	}
+	for _, target := range targets {
+		if !slices.ContainsFunc(in.Targets, func(maf muster.FQDN) bool { return maf.String() == target }) {
+			return muster.Refuse(muster.CodeRequestNotAllowed, "%s is not a target of %s", target, in.EnroleeID)
+		}
+	}
+	return nil
 }
 
 // export refers a registration without a key to the Enrolment Key of the session,

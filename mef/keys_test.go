@@ -163,6 +163,15 @@ func TestKeysThatAMEFDoesNotDerive(t *testing.T) {
 	}
 	_, err := one.RegisterKey(t.Context(), key(muster.SUIDForMAF, "maf.example.net"))
 	wantStatus(t, "a MAF that is no target of the instruction", err, primitive.OriginatorHasNoPrivilege)
+	elsewhere := key(muster.SUIDForMAF, "maf.example.net")
+	elsewhere.Key = brought()
+	_, err = one.RegisterKey(t.Context(), elsewhere)
+	wantStatus(t, "the same with a key", err, primitive.OriginatorHasNoPrivilege)
+	here := key(muster.SUIDForMAF, "maf.example.com")
+	here.Key = brought()
+	made := must(one.RegisterKey(t.Context(), here))
+	_, err = one.UpdateKey(t.Context(), made.ID, nil, []string{"maf.example.net"}, time.Time{})
+	wantStatus(t, "the same by an update", err, primitive.OriginatorHasNoPrivilege)
 }
 
 func TestVerdictWithholdsRegisteredKeys(t *testing.T) {
@@ -176,4 +185,25 @@ func TestVerdictWithholdsRegisteredKeys(t *testing.T) {
 	}
 	_, err := two.RetrieveKey(t.Context(), made.ID)
 	wantStatus(t, "the key of a banned Enrolee", err, primitive.NotFound)
+}
+
+// A MAF that guesses gets the same octets for what is another's and for what does
+// not exist.
+func TestGuessesOfAMAFLookLikeTheUnknown(t *testing.T) {
+	s, enrolment, one, _, _ := keyScene(t)
+	registered := key(muster.SUIDForSAEF, enroleeID("two").String())
+	registered.Key = brought()
+	made := must(one.RegisterKey(t.Context(), registered))
+	stranger := &line{s, s.session(t, s.pki.Function(t, "maf.example.net"), "n")}
+	ask := func(id string) string {
+		relative, _, _ := strings.Cut(id, "@")
+		response := must(stranger.Do(t.Context(), &primitive.Request{Operation: primitive.Retrieve, To: s.config.Wire.To(relative), From: "maf.example.net", RequestID: "1"}))
+		return string(must(response.Encode(primitive.JSON)))
+	}
+	unknown := ask(strings.Repeat("0", 32))
+	for what, id := range map[string]string{"an enrolment for another MAF": enrolment.KeID.String(), "a key for another": made.ID.String()} {
+		if got := ask(id); got != unknown || !strings.Contains(got, "4004") {
+			t.Errorf("%s: %s, and for the unknown %s", what, got, unknown)
+		}
+	}
 }

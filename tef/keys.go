@@ -91,6 +91,9 @@ func (s *Service) createKey(ctx context.Context, client Client, r *primitive.Req
 	if registration.Targets, err = s.targets(client.ID, registration, wanted); err != nil {
 		return nil, err
 	}
+	if err := client.permits(registration.Usage, registration.Targets); err != nil {
+		return nil, err
+	}
 	if err := s.requireRegistration(ctx, client, registration.AdminFQDN, now); err != nil {
 		return nil, err
 	}
@@ -111,6 +114,13 @@ func (s *Service) createKey(ctx context.Context, client Client, r *primitive.Req
 	}
 	response.Location = s.Wire.To(stored.ID.resource())
 	return response, nil
+}
+
+func (c Client) permits(usage muster.SUID, targets []string) error {
+	if c.Permit == nil {
+		return nil
+	}
+	return c.Permit(usage, targets)
 }
 
 // targets returns those in a request, or, if it has none, those that the
@@ -244,6 +254,9 @@ func (s *Service) updateKey(ctx context.Context, client Client, r *primitive.Req
 	if asked, ok := primitive.Get[[]string](wanted, primitive.TargetIDs); ok || wanted.Has(primitive.TargetIDs) {
 		targets, err := s.Party.usages()[stored.Usage].parseTargets(asked)
 		if err != nil {
+			return nil, err
+		}
+		if err := client.permits(stored.Usage, targets); err != nil {
 			return nil, err
 		}
 		if stored.Key.IsZero() && !slices.Equal(targets, stored.Targets) {

@@ -26,6 +26,9 @@ type Client struct {
 	// Export makes the key that the client registers without a value, from the
 	// session. It is nil for a client that cannot register keys.
 	Export func(ctx context.Context, usage muster.SUID, targets []string) (ExportedKey, error)
+	// Permit says why the client may register no key of a usage for these targets;
+	// nil where there is no such rule.
+	Permit func(usage muster.SUID, targets []string) error
 	// Enrolled returns the key of an enrolment for the client as its target. It is
 	// nil for a client that is none.
 	Enrolled func(ctx context.Context, id KeyID) (KeyRegistration, error)
