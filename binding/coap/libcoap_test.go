@@ -14,6 +14,7 @@ import (
 
 	"muster/binding/coap"
 	"muster/handshake"
+	"muster/mustertest"
 	"muster/primitive"
 )
 
@@ -126,6 +127,28 @@ func TestLibcoap(t *testing.T) {
 		})
 	}
 }
+
+// libcoap drops answers with critical options that its user has not registered, and
+// sends its request again and again. coap-client registers none.
+func TestStockClientDropsTheAnswer(t *testing.T) {
+	t.Parallel()
+	program := peerProgram(t, "coap-client-notls", "coap-client-openssl", "coap-client-gnutls", "coap-client")
+	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := &honestPeer{onePeer{UDPConn: socket}}
+	serve(t, primitive.HandlerFunc(echo), &handshake.Conn{Conn: far, Session: testSession()})
+	client := mustertest.StartPeer(t, program, append(oneM2M(), "-v", "8", fmt.Sprintf("coap://%s/-/40", socket.LocalAddr()))...)
+	for _, option := range []coap.OptionNumber{coap.OptionRSC, coap.OptionRQI, coap.OptionRVI} {
+		client.Find(t, fmt.Sprintf("unknown critical option (%d)", option))
+	}
+}
+
+// honestPeer is a onePeer that leaves answers as they are.
+type honestPeer struct{ onePeer }
+
+func (h *honestPeer) Write(b []byte) (int, error) { return h.WriteToUDP(b, h.peer.Load()) }
 
 // libcoap prints an error response on its standard error output.
 func TestLibcoapRefused(t *testing.T) {
