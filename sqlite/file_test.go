@@ -305,7 +305,7 @@ func TestFirstVersionIsBroughtForward(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, path, `DROP TABLE key_target; DROP TABLE key_registration; DROP TABLE command; PRAGMA user_version = 1;
+	edit(t, path, `DROP TABLE key_target; DROP TABLE key_registration; DROP TABLE command; DROP TABLE kpm; PRAGMA user_version = 1;
 		UPDATE data_key SET seals = seals`)
 	store = openAt(t, path)
 	if got, err := fetch(t.Context(), store, e); err != nil || !got.Ke.Equal(e.Ke) {
