@@ -256,11 +256,11 @@ func (s *Service) updateKey(ctx context.Context, client Client, r *primitive.Req
 		if err != nil {
 			return nil, err
 		}
-		if err := client.permits(stored.Usage, targets); err != nil {
-			return nil, err
-		}
 		if stored.Key.IsZero() && !slices.Equal(targets, stored.Targets) {
 			return nil, badAttribute(primitive.TargetIDs, "cannot change: the key is derived for its target")
+		}
+		if err := client.permits(stored.Usage, targets); err != nil {
+			return nil, err
 		}
 		stored.Targets = targets
 	}
