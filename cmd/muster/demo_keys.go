@@ -140,14 +140,14 @@ func (e *demoEntity) call(ctx context.Context, key tef.KeyRegistration) (binding
 	}
 	conn, err := client.Handshake(ctx, socket, e.listener.Addr())
 	if err != nil {
-		return binding, fmt.Errorf("A's handshake with B: %w", err)
+		return binding, fmt.Errorf("handshake of A with B: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
 	if _, err := conn.Write([]byte(demoGreeting)); err != nil {
 		return binding, err
 	}
 	if err := expectGreeting(ctx, conn); err != nil {
-		return binding, fmt.Errorf("A hears from B: %w", err)
+		return binding, fmt.Errorf("what A hears from B: %w", err)
 	}
 	return conn.Session.Binding()
 }
@@ -162,7 +162,7 @@ func (e *demoEntity) answer(ctx context.Context, a muster.EnroleeID, key tef.Key
 	}
 	conn, err := e.server.Handshake(ctx, socket, remote)
 	if err != nil {
-		return binding, fmt.Errorf("B's handshake with A: %w", err)
+		return binding, fmt.Errorf("handshake of B with A: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
 	peer, err := e.Peer(conn.Session, time.Now())
@@ -170,10 +170,10 @@ func (e *demoEntity) answer(ctx context.Context, a muster.EnroleeID, key tef.Key
 	case err != nil:
 		return binding, err
 	case peer.Source != a || peer.ID != key.ID || !peer.Key.Equal(key.Key):
-		return binding, fmt.Errorf("B has the key %s of %s, not %s of %s", peer.ID, peer.Source, key.ID, a)
+		return binding, fmt.Errorf("entity B has the key %s of %s, not %s of %s", peer.ID, peer.Source, key.ID, a)
 	}
 	if err := expectGreeting(ctx, conn); err != nil {
-		return binding, fmt.Errorf("B hears from A: %w", err)
+		return binding, fmt.Errorf("what B hears from A: %w", err)
 	}
 	if _, err := conn.Write([]byte(demoGreeting)); err != nil {
 		return binding, err
