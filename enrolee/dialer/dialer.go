@@ -1,6 +1,6 @@
 // Package dialer is an enrolee.Dialer over the sockets of an ordinary operating
-// system: TLS or DTLS with certificates to the MEF, DTLS with the Master
-// Credential to the MAF, and HTTP or CoAP above them.
+// system: TLS or DTLS with certificates or a pre-provisioned key to the MEF and
+// with the Master Credential to the MAF, and HTTP or CoAP above them.
 package dialer
 
 import (
@@ -18,13 +18,18 @@ import (
 	"muster/enrolee"
 	"muster/handshake"
 	"muster/handshake/dtls12"
+	"muster/handshake/tlspsk"
 )
 
 // A Config is what a device is configured with to reach its MEF and its MAF
 // (TS-0003 9.2.1). It must not be changed after New.
 type Config struct {
-	// Identity is the device's certificate from the factory, with its key.
+	// Identity is the device's certificate from the factory, with its key. A
+	// device with a pre-provisioned key has KpmID and Kpm in its place, and needs
+	// no anchors: its MEF is who knows the key.
 	Identity *tls.Certificate
+	KpmID    muster.KpmID
+	Kpm      muster.Kpm
 	// MEF is the server name and the name looked for in the MEF's certificate,
 	// and MEFAnchors the roots under which it is meant.
 	MEF        muster.FQDN
@@ -35,10 +40,14 @@ type Config struct {
 
 	MAF        muster.FQDN
 	MAFAddress string // host:port
+	MAFOverTCP bool   // TLS and HTTP in place of DTLS and CoAP
 
 	Timeout time.Duration // for a handshake; 0 means 10 seconds
 	MTU     int           // largest datagram of a handshake in octets; 0 means 1024
 	NoCBC   bool          // withdraws TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256
+	// PSKSuites and RefuseMACThenEncrypt are those of tlspsk.Config.
+	PSKSuites            []tlspsk.Suite
+	RefuseMACThenEncrypt bool
 }
 
 // A Dialer opens connections from a device. It may be used by several goroutines.
@@ -49,8 +58,13 @@ type Dialer struct {
 
 // New returns a Dialer, or an error that says what the configuration lacks.
 func New(config Config) (*Dialer, error) {
-	if config.Identity == nil || len(config.MEFAnchors) == 0 || config.MEFAddress == "" || config.MAFAddress == "" {
-		return nil, errors.New("the device lacks its identity, an anchor for its MEF, or an address")
+	switch {
+	case config.MEFAddress == "" || config.MAFAddress == "":
+		return nil, errors.New("the device lacks the address of its MEF or MAF")
+	case config.KpmID.IsZero() != config.Kpm.IsZero(), (config.Identity != nil) == !config.Kpm.IsZero():
+		return nil, errors.New("the device has either its certificate or a pre-provisioned key with its identifier")
+	case config.Kpm.IsZero() && len(config.MEFAnchors) == 0:
+		return nil, errors.New("the device lacks an anchor for its MEF")
 	}
 	name, err := cert.ParseName(muster.FlavourFQDN, config.MEF.String())
 	if err != nil {
@@ -68,20 +82,59 @@ func (d *Dialer) verify(chain []*x509.Certificate) (muster.Peer, error) {
 
 func (d *Dialer) identity() (*tls.Certificate, error) { return d.config.Identity, nil }
 
-// DialMEF opens a connection to the MEF, authenticated by certificates.
+// DialMEF opens a connection to the MEF, authenticated by certificates or by the
+// pre-provisioned key.
 //
-// TS-0003 8.3.5.2.2
+// TS-0003 8.3.2.1, 8.3.5.2.2
 func (d *Dialer) DialMEF(ctx context.Context) (enrolee.Conn, error) {
-	if d.config.MEFOverUDP {
-		return d.dialDatagrams(ctx, d.config.MEFAddress, dtls12.Config{Name: d.config.MEF, Identity: d.identity, Verify: d.verify})
+	c := &d.config
+	switch {
+	case c.Kpm.IsZero() && c.MEFOverUDP:
+		return d.dialDatagrams(ctx, c.MEFAddress, dtls12.Config{Name: c.MEF, Identity: d.identity, Verify: d.verify})
+	case c.MEFOverUDP:
+		return d.dialDatagrams(ctx, c.MEFAddress, dtls12.Config{Name: c.MEF, PSKIdentity: c.KpmID.String(), PSKKey: c.Kpm.Reveal})
+	case !c.Kpm.IsZero():
+		return d.dialWithKey(ctx, c.MEF, c.MEFAddress, c.KpmID.String(), c.Kpm.Reveal())
 	}
 	client, err := handshake.NewClient(handshake.Config{
-		Name: d.config.MEF, Identity: d.identity, Verify: d.verify, Timeout: d.config.Timeout, NoCBC: d.config.NoCBC,
+		Name: c.MEF, Identity: d.identity, Verify: d.verify, Timeout: c.Timeout, NoCBC: c.NoCBC,
 	})
 	if err != nil {
 		return nil, err
 	}
-	socket, err := connect(ctx, "tcp", d.config.MEFAddress)
+	return d.dialStream(ctx, c.MEF, c.MEFAddress, client)
+}
+
+// DialMAF opens a connection to the MAF, authenticated by the Master Credential.
+//
+// TS-0003 8.8.2.2
+func (d *Dialer) DialMAF(ctx context.Context, pskIdentity string, km muster.Km) (enrolee.Conn, error) {
+	if d.config.MAFOverTCP {
+		return d.dialWithKey(ctx, d.config.MAF, d.config.MAFAddress, pskIdentity, km.Reveal())
+	}
+	return d.dialDatagrams(ctx, d.config.MAFAddress, dtls12.Config{Name: d.config.MAF, PSKIdentity: pskIdentity, PSKKey: km.Reveal})
+}
+
+// dialWithKey opens a stream with a pre-shared key, which it clears.
+func (d *Dialer) dialWithKey(ctx context.Context, name muster.FQDN, address, identity string, key []byte) (enrolee.Conn, error) {
+	defer clear(key)
+	client, err := tlspsk.NewClient(tlspsk.Config{
+		Name: name, PSKIdentity: identity, Key: key, Timeout: d.config.Timeout,
+		Suites: d.config.PSKSuites, RefuseMACThenEncrypt: d.config.RefuseMACThenEncrypt,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d.dialStream(ctx, name, address, client)
+}
+
+// A shaker makes the client's handshake on a stream.
+type shaker interface {
+	Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error)
+}
+
+func (d *Dialer) dialStream(ctx context.Context, name muster.FQDN, address string, client shaker) (enrolee.Conn, error) {
+	socket, err := connect(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -90,15 +143,8 @@ func (d *Dialer) DialMEF(ctx context.Context) (enrolee.Conn, error) {
 		return nil, err
 	}
 	return &stream{binding.NewClient(binding.ClientConfig{
-		Authority: d.config.MEF.String(), MaxConns: 1, Timeout: d.config.Timeout, Dial: once(conn),
+		Authority: name.String(), MaxConns: 1, Timeout: d.config.Timeout, Dial: once(conn),
 	}), conn}, nil
-}
-
-// DialMAF opens a connection to the MAF, authenticated by the Master Credential.
-//
-// TS-0003 8.8.2.2
-func (d *Dialer) DialMAF(ctx context.Context, pskIdentity string, km muster.Km) (enrolee.Conn, error) {
-	return d.dialDatagrams(ctx, d.config.MAFAddress, dtls12.Config{Name: d.config.MAF, PSKIdentity: pskIdentity, PSKKey: km.Reveal})
 }
 
 func (d *Dialer) dialDatagrams(ctx context.Context, address string, config dtls12.Config) (enrolee.Conn, error) {
