@@ -244,7 +244,11 @@ func connectOnce(ctx context.Context, connection string) (*pgx.Conn, error) {
 	for _, limit := range []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"} {
 		config.ConnConfig.RuntimeParams[limit] = "0"
 	}
-	return pgx.ConnectConfig(ctx, config.ConnConfig)
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return conn, nil
 }
 
 // checkVersion refuses a database that this version cannot serve. It changes nothing.

@@ -31,6 +31,8 @@ var (
 	ErrOlder = errors.New("the database is of an older version")
 	// ErrNewer: the database was made by a newer version of Muster.
 	ErrNewer = errors.New("the database is of a newer version")
+	// ErrUnreachable: no server answers, or the one that does is no primary.
+	ErrUnreachable = errors.New("the database cannot be reached")
 	// ErrSettings: the connection string asks for what would lose enrolments.
 	ErrSettings = errors.New("unusable connection settings")
 	// ErrClosed is returned by the methods of a Store that was closed; nothing was done.
@@ -137,7 +139,7 @@ func (s *Store) open(ctx context.Context, connection string) error {
 	}
 	conn, err := s.readPool.Acquire(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer conn.Release()
 	if err := checkVersion(ctx, conn); err != nil {

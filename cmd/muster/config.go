@@ -100,7 +100,7 @@ type enroleeConfig struct {
 	// Profile is onem2m (the default) or rfc5280: how strict the MEF's certificate is judged.
 	Profile cert.Profile `yaml:"profile"`
 	// Credentials is the file in which the Master Credential is kept.
-	Credentials storeConfig `yaml:"credentials"`
+	Credentials credentialsConfig `yaml:"credentials"`
 	// Handshake are the limits of handshakes.
 	Handshake handshakeConfig `yaml:"handshake"`
 	// Unconfirmed skips the request by which the device learns that the MEF has stored the enrolment.
@@ -125,8 +125,18 @@ type listenConfig struct {
 	Origins []string `yaml:"origins"`
 }
 
-// A storeConfig is a file with sealed keys in it.
+// A storeConfig is where a MEF or MAF keeps sealed keys: path or postgres.
 type storeConfig struct {
+	// Path is the file of an SQLite database, which one process has to itself.
+	Path string `yaml:"path"`
+	// Postgres is a URL or the keywords of a PostgreSQL database, which several processes may share; better with PGPASSFILE or a certificate than with a password in it.
+	Postgres string `yaml:"postgres"`
+	// RootKey is the file of the key-encryption key, readable by its owner only.
+	RootKey string `yaml:"root_key"`
+}
+
+// A credentialsConfig is a device's file with sealed keys in it.
+type credentialsConfig struct {
 	// Path is the file.
 	Path string `yaml:"path"`
 	// RootKey is the file of the key-encryption key, readable by its owner only.
@@ -269,7 +279,7 @@ func readMEFConfig(path string) (*mefConfig, error) {
 	if c.Listen.TLS == "" && c.Listen.DTLS == "" {
 		return nil, configErrorf("%s: listen has neither tls nor dtls", path)
 	}
-	return c, c.Store.check(path, "store")
+	return c, c.Store.check(path)
 }
 
 func readMAFConfig(path string) (*mafConfig, error) {
@@ -295,7 +305,7 @@ func readMAFConfig(path string) (*mafConfig, error) {
 	case len(c.Administrators)+len(c.Stakeholders) == 0:
 		return nil, configErrorf("%s: administrators is empty, so that no client could register", path)
 	}
-	return c, c.Store.check(path, "store")
+	return c, c.Store.check(path)
 }
 
 func readEnroleeConfig(path string) (*enroleeConfig, error) {
@@ -312,7 +322,10 @@ func readEnroleeConfig(path string) (*enroleeConfig, error) {
 	if c.MAF.Transport != overDTLS {
 		return nil, configErrorf("%s: a MAF is reached over dtls", path)
 	}
-	return c, c.Credentials.check(path, "credentials")
+	if c.Credentials.Path == "" || c.Credentials.RootKey == "" {
+		return nil, configErrorf("%s: credentials lacks path or root_key", path)
+	}
+	return c, nil
 }
 
 func (c *handshakeConfig) setDefaults() {
@@ -320,9 +333,12 @@ func (c *handshakeConfig) setDefaults() {
 	orDefault(&c.MTU, 1024)
 }
 
-func (c storeConfig) check(path, key string) error {
-	if c.Path == "" || c.RootKey == "" {
-		return configErrorf("%s: %s lacks path or root_key", path, key)
+func (c storeConfig) check(path string) error {
+	switch {
+	case c.RootKey == "" || c.Path == "" && c.Postgres == "":
+		return configErrorf("%s: store lacks path or postgres, or root_key", path)
+	case c.Path != "" && c.Postgres != "":
+		return configErrorf("%s: store has both path and postgres", path)
 	}
 	return nil
 }

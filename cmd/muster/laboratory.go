@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -144,7 +145,7 @@ func (l *laboratory) writeStore(function string) error {
 	if err := seal.CreateRoot(rootKey, rand.Reader); err != nil {
 		return err
 	}
-	return createStore(storeConfig{Path: l.path(function + ".db"), RootKey: rootKey})
+	return createStore(context.Background(), storeConfig{Path: l.path(function + ".db"), RootKey: rootKey})
 }
 
 func (l *laboratory) render(file, text string, names labNames) error {

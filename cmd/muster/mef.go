@@ -161,7 +161,7 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	if err == nil {
 		s.replace = function.Replace
 		role := mefRole(function, log, seen)
-		role.refusals = newRefusalLog(config.Store.Path+refusalsSuffix, config.file)
+		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, role)
 	}
 	if err != nil {

@@ -168,7 +168,7 @@ func readRefusals(path string) ([]refusal, error) {
 
 // findRefusal returns the refusal of an identifier.
 func findRefusal(config *mefConfig, id string) (refusal, error) {
-	all, err := readRefusals(config.Store.Path + refusalsSuffix)
+	all, err := readRefusals(config.Store.besideStore(config.file, refusalsSuffix))
 	if err != nil {
 		return refusal{}, err
 	}
@@ -204,7 +204,7 @@ minutes; a flood of refusals is not kept in full.`,
 				}
 				return r.print(cmd.OutOrStdout(), asJSON, true)
 			}
-			all, err := readRefusals(config.Store.Path + refusalsSuffix)
+			all, err := readRefusals(config.Store.besideStore(config.file, refusalsSuffix))
 			if err != nil {
 				return err
 			}

@@ -3,10 +3,16 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"muster"
 	"muster/maf"
 	"muster/mef"
+	"muster/postgres"
 	"muster/seal"
 	"muster/sqlite"
 	"muster/tef"
@@ -41,26 +47,159 @@ func newSealer(rootKey string) (*seal.Sealer, error) {
 	return seal.New(root, rand.Reader), nil
 }
 
+// A database is an open store of either engine.
+type database interface {
+	mefStore
+	maf.Store
+	Close() error
+}
+
 // createStore makes the database, which nothing else does.
-func createStore(config storeConfig) error {
+func createStore(ctx context.Context, config storeConfig) error {
 	sealer, err := newSealer(config.RootKey)
 	if err != nil {
 		return err
 	}
-	if err := sqlite.Create(context.Background(), config.Path, sealer); err != nil {
+	if config.Postgres != "" {
+		return refuseDatabase(postgres.Create(ctx, config.Postgres, sealer))
+	}
+	if err := sqlite.Create(ctx, config.Path, sealer); err != nil {
 		return configErrorf("store: %w", err)
 	}
 	return nil
 }
 
-func openStore(ctx context.Context, config storeConfig) (*sqlite.Store, error) {
+func openStore(ctx context.Context, config storeConfig) (database, error) {
 	sealer, err := newSealer(config.RootKey)
 	if err != nil {
 		return nil, err
+	}
+	if config.Postgres != "" {
+		store, err := postgres.Open(ctx, config.Postgres, sealer, postgres.Options{})
+		if err != nil {
+			return nil, refuseDatabase(err)
+		}
+		return store, nil
 	}
 	store, err := sqlite.Open(ctx, config.Path, sealer, sqlite.Options{})
 	if err != nil {
 		return nil, configErrorf("store: %s: %w", config.Path, err)
 	}
 	return store, nil
+}
+
+// refuseDatabase tells a server that does not answer, which may answer later, from
+// what an operator has to correct.
+func refuseDatabase(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, postgres.ErrUnreachable):
+		return muster.Refuse(muster.CodeUnreachable, "store: %w", err)
+	default:
+		return configErrorf("store: %w", err)
+	}
+}
+
+// besideStore names a file of this process beside its store: beside the file of
+// the store, or, if that is on a server, beside the configuration.
+func (c storeConfig) besideStore(configuration, suffix string) string {
+	if c.Path == "" {
+		return configuration + suffix
+	}
+	return c.Path + suffix
+}
+
+func newStoreCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "store",
+		Short: "Create the store that a configuration names, or bring it up to date",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newStoreCreateCommand(), newStoreMigrateCommand())
+	return cmd
+}
+
+func newStoreCreateCommand() *cobra.Command {
+	var file string
+	var newRootKey bool
+	cmd := &cobra.Command{
+		Use:   "create --config FILE",
+		Short: "Create the store of a MEF or MAF, which must not exist",
+		Long: `Create the store that the configuration of a MEF or MAF names: the SQLite file, or
+the tables in the current schema of the PostgreSQL database. Nothing else creates
+a store. Of several processes that share a database one does this, and all of
+them have the same root key.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := readStoreConfig(file)
+			if err != nil {
+				return err
+			}
+			if newRootKey {
+				if err := seal.CreateRoot(config.RootKey, rand.Reader); err != nil {
+					return configErrorf("store: %w", err)
+				}
+			}
+			if err := createStore(cmd.Context(), config); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "created")
+			return nil
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().BoolVar(&newRootKey, "new-root-key", false, "draw the root key and write it to its file, which must not exist")
+	return cmd
+}
+
+func newStoreMigrateCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "migrate --config FILE",
+		Short: "Bring the tables of a PostgreSQL store to this version",
+		Long: `Bring the tables of a PostgreSQL store to this version. Stop the processes of the
+older version first. The file of an SQLite store needs no command: whoever opens
+it brings it forward.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := readStoreConfig(file)
+			if err != nil {
+				return err
+			}
+			if config.Postgres == "" {
+				return configErrorf("%s: the store is a file", file)
+			}
+			if err := refuseDatabase(postgres.Migrate(cmd.Context(), config.Postgres)); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "up to date")
+			return nil
+		},
+	}
+	configFlag(cmd, &file)
+	return cmd
+}
+
+// readStoreConfig reads the store from the configuration of a MEF or a MAF.
+func readStoreConfig(file string) (storeConfig, error) {
+	switch kind, err := kindOf(file); {
+	case err != nil:
+		return storeConfig{}, err
+	case kind == "mef":
+		config, err := readMEFConfig(file)
+		if err != nil {
+			return storeConfig{}, err
+		}
+		return config.Store, nil
+	case kind == "maf":
+		config, err := readMAFConfig(file)
+		if err != nil {
+			return storeConfig{}, err
+		}
+		return config.Store, nil
+	default:
+		return storeConfig{}, configErrorf("%s: a device has no store", file)
+	}
 }
