@@ -9,6 +9,76 @@ import (
 	"muster/tef"
 )
 
+func registrationKey(function muster.FQDN, id string) string { return function.String() + "\x00" + id }
+
+// PutRegistration is tef.Store's.
+func (m *Memory) PutRegistration(ctx context.Context, r tef.ClientRegistration) (tef.ClientRegistration, error) {
+	if err := ctx.Err(); err != nil {
+		return tef.ClientRegistration{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.Created, r.Modified, r.Expires = wholeSecond(r.Created), wholeSecond(r.Modified), wholeSecond(r.Expires)
+	r.Labels = append([]string(nil), r.Labels...)
+	key := registrationKey(r.Function, r.ID)
+	if stored, ok := m.registrations[key]; ok {
+		if stored.ClientID != r.ClientID || stored.AdminFQDN != r.AdminFQDN {
+			return tef.ClientRegistration{}, tef.ErrConflict
+		}
+		r.Created = stored.Created
+	}
+	m.registrations[key] = r
+	r.Labels = slices.Clone(r.Labels)
+	return r, nil
+}
+
+// Registration is tef.Store's.
+func (m *Memory) Registration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string, now time.Time) (tef.ClientRegistration, error) {
+	if err := ctx.Err(); err != nil {
+		return tef.ClientRegistration{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.registrations[registrationKey(function, id)]
+	if !ok || r.ClientID != client || expired(r.Expires, now) {
+		return tef.ClientRegistration{}, tef.ErrUnknown
+	}
+	r.Labels = slices.Clone(r.Labels)
+	return r, nil
+}
+
+// DeleteRegistration is tef.Store's.
+func (m *Memory) DeleteRegistration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := registrationKey(function, id)
+	if r, ok := m.registrations[key]; !ok || r.ClientID != client {
+		return tef.ErrUnknown
+	}
+	delete(m.registrations, key)
+	return nil
+}
+
+// SweepRegistrations is tef.Store's.
+func (m *Memory) SweepRegistrations(ctx context.Context, now time.Time, limit int) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	swept := 0
+	for key, r := range m.registrations {
+		if swept < limit && expired(r.Expires, now) {
+			delete(m.registrations, key)
+			swept++
+		}
+	}
+	return swept, nil
+}
+
 type keyRecord struct {
 	tef.KeyRegistration
 	deleted bool
