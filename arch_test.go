@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"binding":           {".", "handshake", "primitive"},
 	"binding/coap":      {".", "handshake", "primitive"},
 	"binding/websocket": {".", "handshake", "primitive"},
+	"binding/awkward":   {".", "handshake", "primitive", "binding/coap"},
 	"seal":              {"."},
 	"revocation":        {".", "cert"},
 	"sqlite":            {".", "mef", "maf", "tef"},

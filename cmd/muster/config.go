@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/binding/awkward"
 	"muster/cert"
 	"muster/mef"
 )
@@ -50,7 +51,8 @@ type mefConfig struct {
 	// Verdicts say who is refused although an instruction admits it.
 	Verdicts []verdictConfig `yaml:"verdicts"`
 
-	file string // this was read from
+	file    string        // this was read from
+	awkward *awkward.Mode // nil but for tests of clients
 }
 
 // A mafConfig is the file that muster maf reads.
@@ -79,6 +81,8 @@ type mafConfig struct {
 	FetchTimeout time.Duration `yaml:"fetch_timeout"`
 	// RefusalMemory is how long a MEF's refusal is remembered; 30s by default.
 	RefusalMemory time.Duration `yaml:"refusal_memory"`
+
+	awkward *awkward.Mode // nil but for tests of clients
 }
 
 // An enroleeConfig is the file that muster enrol reads.

@@ -23,6 +23,7 @@ import (
 
 func newMAFCommand() *cobra.Command {
 	var file string
+	var seed uint64
 	cmd := &cobra.Command{
 		Use:   "maf --config FILE",
 		Short: "Run an M2M Authentication Function until SIGTERM",
@@ -32,6 +33,7 @@ func newMAFCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			config.awkward = awkwardMode(cmd, seed)
 			service, err := startMAF(cmd.Context(), config, newLogger(cmd.ErrOrStderr()).With("function", config.FQDN), observer{})
 			if err != nil {
 				return err
@@ -41,6 +43,7 @@ func newMAFCommand() *cobra.Command {
 		},
 	}
 	configFlag(cmd, &file)
+	awkwardFlag(cmd, &seed)
 	return cmd
 }
 
@@ -85,7 +88,7 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	function, mefs, err := newMAF(config, store, identity)
 	if err == nil {
 		s.closers = append(s.closers, mefs.close)
-		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, mafRole(function, log, seen))
+		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, mafRole(function, log, seen).awkwardly(config.awkward, log))
 	}
 	if err != nil {
 		_ = s.stop()

@@ -25,6 +25,7 @@ const sweepInterval = 10 * time.Second
 
 func newMEFCommand() *cobra.Command {
 	var file string
+	var seed uint64
 	cmd := &cobra.Command{
 		Use:   "mef --config FILE",
 		Short: "Run an M2M Enrolment Function until SIGTERM",
@@ -39,6 +40,7 @@ session ends. A configuration that is wrong is refused, and the old one stays.`,
 			if err != nil {
 				return err
 			}
+			config.awkward = awkwardMode(cmd, seed)
 			service, err := startMEF(cmd.Context(), config, newLogger(cmd.ErrOrStderr()).With("function", config.FQDN), observer{})
 			if err != nil {
 				return err
@@ -48,6 +50,7 @@ session ends. A configuration that is wrong is refused, and the old one stays.`,
 		},
 	}
 	configFlag(cmd, &file)
+	awkwardFlag(cmd, &seed)
 	return cmd
 }
 
@@ -160,7 +163,7 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	function, err := newMEF(config, store)
 	if err == nil {
 		s.replace = function.Replace
-		role := mefRole(function, log, seen)
+		role := mefRole(function, log, seen).awkwardly(config.awkward, log)
 		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, role)
 	}

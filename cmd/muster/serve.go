@@ -13,6 +13,7 @@ import (
 
 	"muster"
 	"muster/binding"
+	"muster/binding/awkward"
 	"muster/binding/coap"
 	"muster/binding/websocket"
 	"muster/handshake"
@@ -53,7 +54,8 @@ type role struct {
 	established func(ctx context.Context, s *muster.Session) error
 	handler     primitive.Handler
 	fetch       binding.FetchFunc
-	refusals    *refusalLog // of what verify refuses; may be nil
+	refusals    *refusalLog   // of what verify refuses; may be nil
+	awkward     *awkward.Mode // nil but for tests of clients
 }
 
 // listen opens the sockets that the configuration names.
@@ -83,7 +85,11 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 	}
 	s.closers = append(s.closers, s.tls.Close)
 	s.websocket = websocket.NewServer(websocket.Config{Handler: r.handler, Origins: listen.Origins})
-	s.http = binding.NewServer(binding.Config{Handler: r.handler, Fetch: r.fetch, Upgrade: s.websocket.Upgrade, Logger: s.log})
+	http := binding.Config{Handler: r.handler, Fetch: r.fetch, Upgrade: s.websocket.Upgrade, Logger: s.log}
+	if r.awkward != nil {
+		http.Decorate = r.awkward.HTTP
+	}
+	s.http = binding.NewServer(http)
 	s.tasks.Go(s.http.Serve)
 	door := &entrance{log: s.log, refusals: r.refusals, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
 		if err := s.http.Handle(c); err != nil {
@@ -111,6 +117,9 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 	s.closers = append(s.closers, s.dtls.Close)
 	s.coap = coap.NewServer(coap.Config{Handler: r.handler, Logger: s.log})
 	door := &entrance{log: s.log, refusals: r.refusals, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
+		if r.awkward != nil {
+			c = r.awkward.Datagrams(c)
+		}
 		if err := s.coap.ServeConn(ctx, c); err != nil {
 			s.log.Debug("association ended", "error", err)
 		}
