@@ -35,7 +35,7 @@ func AlertFor(code muster.Code) tls.AlertError {
 	case muster.CodeKeyUsage, muster.CodeExtendedKeyUsage, muster.CodeCAAsLeaf,
 		muster.CodeKeyAlgorithm, muster.CodeSignatureAlgorithm, muster.CodeCriticalExtension:
 		return AlertUnsupportedCertificate
-	case muster.CodeNameUnknown:
+	case muster.CodeNameUnknown, muster.CodeStatusUnknown:
 		return AlertCertificateUnknown
 	case muster.CodeCloneSuspected, muster.CodeNotTarget, muster.CodeRequestNotAllowed,
 		muster.CodeEnroleeID, muster.CodeBanned, muster.CodeSuspended:

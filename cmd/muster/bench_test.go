@@ -36,7 +36,7 @@ type core struct {
 func newCore(b *testing.B, w *world, store mefStore) *core {
 	b.Helper()
 	w.mef.MaxLive = 1 << 30
-	function, err := newMEF(w.mef, store)
+	function, err := newMEF(w.mef, store, nil)
 	must(b, err)
 	c := &core{Function: function}
 	for n := range benchDevices {

@@ -50,8 +50,9 @@ func checkConfig(file string) error {
 			return err
 		}
 		_, missing := config.Identity.load()
-		_, err = newMEF(config, nil)
-		return errors.Join(missing, err)
+		status, unreadable := openStatus(config.Status, nil)
+		_, err = newMEF(config, nil, status)
+		return errors.Join(missing, unreadable, err)
 	case kind == "maf":
 		config, err := readMAFConfig(file)
 		if err != nil {
@@ -61,8 +62,9 @@ func checkConfig(file string) error {
 		if err != nil {
 			return err
 		}
-		_, _, err = newMAF(config, nil, identity)
-		return err
+		status, unreadable := openStatus(config.Status, nil)
+		_, _, err = newMAF(config, nil, identity, status)
+		return errors.Join(unreadable, err)
 	default:
 		config, err := readEnroleeConfig(file)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"muster/binding/awkward"
 	"muster/cert"
 	"muster/mef"
+	"muster/revocation"
 )
 
 // Relative paths in a configuration are relative to its file.
@@ -32,6 +33,8 @@ type mefConfig struct {
 	Derivation muster.DerivationProfile `yaml:"derivation"`
 	// Profile is onem2m (the default) or rfc5280: how strict certificates are judged.
 	Profile cert.Profile `yaml:"profile"`
+	// Status says how certificates are asked after; without it they are not.
+	Status *statusConfig `yaml:"status"`
 	// Intermediates are PEM files of authorities, for peers that send their leaf only.
 	Intermediates []string `yaml:"intermediates"`
 	// FetchWindow is how long after its first fetch a MAF may fetch a key again; 5m by default.
@@ -69,6 +72,9 @@ type mafConfig struct {
 	Handshake handshakeConfig `yaml:"handshake"`
 	// Profile is onem2m (the default) or rfc5280: how strict the MEFs' certificates are judged.
 	Profile cert.Profile `yaml:"profile"`
+	// Status says how the MEFs' certificates are asked after. Without it, none is accepted,
+	// since a MAF checks the status of its MEF; mode: off is the way to do without.
+	Status *statusConfig `yaml:"status"`
 	// MEFs are those whose KeIDs are accepted.
 	MEFs []endpointConfig `yaml:"mefs"`
 	// Administrators are the stakeholders for which every client may register.
@@ -163,6 +169,8 @@ type handshakeConfig struct {
 type mafClientConfig struct {
 	// FQDN is the MAF-ID, which its certificate carries.
 	FQDN muster.FQDN `yaml:"fqdn"`
+	// Status overrides the mode of the MEF's status: hard, soft or off.
+	Status *revocation.Mode `yaml:"status"`
 	// Anchors are PEM files of the roots under which that name is meant.
 	Anchors []string `yaml:"anchors"`
 }
@@ -189,6 +197,8 @@ type instructionConfig struct {
 	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
 	// Template forms the identifiers of a group, as //sp.example/{model}-{serial}.
 	Template string `yaml:"template"`
+	// Status overrides the mode of the MEF's status: hard, soft or off.
+	Status *revocation.Mode `yaml:"status"`
 	// Targets are the MAF-IDs that may fetch a key for the Enrolee.
 	Targets []muster.FQDN `yaml:"targets"`
 	// Lifetime bounds the Enrolment Key and all that is derived from it; 24h by default.
@@ -268,6 +278,7 @@ func readMEFConfig(path string) (*mefConfig, error) {
 	}
 	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Store.Path, &c.Store.RootKey)
 	resolveAll(path, c.Intermediates)
+	c.Status.resolve(path)
 	for i := range c.MAFs {
 		resolveAll(path, c.MAFs[i].Anchors)
 	}
@@ -292,6 +303,10 @@ func readMAFConfig(path string) (*mafConfig, error) {
 		return nil, err
 	}
 	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Store.Path, &c.Store.RootKey)
+	if c.Status == nil {
+		c.Status = &statusConfig{}
+	}
+	c.Status.resolve(path)
 	for i := range c.MEFs {
 		resolveAll(path, c.MEFs[i].Anchors)
 		orDefault(&c.MEFs[i].Transport, overTLS)

@@ -41,7 +41,12 @@ refused.`,
 			if err != nil {
 				return err
 			}
-			function, err := newMEF(config, nil)
+			status, err := openStatus(config.Status, nil)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = status.close() }()
+			function, err := newMEF(config, nil, status)
 			if err != nil {
 				return err
 			}

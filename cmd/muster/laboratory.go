@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +46,7 @@ fqdn: {{.MEF}}
 identity: {certificate: pki/mef.pem, key: pki/mef-key.pem}
 listen: {tls: "127.0.0.1:{{.MEFPort}}", dtls: "127.0.0.1:{{.MEFPort}}"}
 store: {path: mef.db, root_key: mef.root-key}
+status: {mode: soft, crls: [pki/operator-root-crl.pem, pki/device-root-crl.pem, pki/factory-crl.pem]}
 administrators: [{{.Admin}}]
 mafs:
   - {fqdn: {{.MAF}}, anchors: [pki/operator-root.pem]}
@@ -62,6 +65,7 @@ fqdn: {{.MAF}}
 identity: {certificate: pki/maf.pem, key: pki/maf-key.pem}
 listen: {dtls: "127.0.0.1:{{.MAFPort}}"}
 store: {path: maf.db, root_key: maf.root-key}
+status: {mode: hard, crls: [pki/operator-root-crl.pem]}
 administrators: [{{.Admin}}]
 mefs:
   - {fqdn: {{.MEF}}, address: "127.0.0.1:{{.MEFPort}}", anchors: [pki/operator-root.pem]}
@@ -175,6 +179,9 @@ func (l *laboratory) writePKI(names labNames) error {
 		writeCertificates(l.path("pki", "device-root.pem"), devices.certificate),
 		l.writeLeaf(operator, "mef", validity, muster.FlavourFQDN, names.MEF, cert.UsageServer),
 		l.writeLeaf(operator, "maf", validity, muster.FlavourFQDN, names.MAF, cert.UsageServer, cert.UsageClient),
+		l.writeCRL(operator, "operator-root", validity),
+		l.writeCRL(devices, "device-root", validity),
+		l.writeCRL(factory, "factory", validity),
 	); err != nil {
 		return err
 	}
@@ -184,6 +191,16 @@ func (l *laboratory) writePKI(names labNames) error {
 		}
 	}
 	return nil
+}
+
+// writeCRL writes a list that revokes nothing, good for as long as the authority.
+func (l *laboratory) writeCRL(issuer *authority, file string, validity cert.Validity) error {
+	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: validity.NotBefore, NextUpdate: validity.NotAfter}
+	der, err := x509.CreateRevocationList(rand.Reader, list, issuer.certificate, issuer.key)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.path("pki", file+"-crl.pem"), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}), 0o644)
 }
 
 func newLabRoot(name string, validity cert.Validity) (*authority, error) {

@@ -48,12 +48,12 @@ func newMAFCommand() *cobra.Command {
 }
 
 // newMAF assembles the function without a socket, which checks the configuration.
-func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate) (*maf.Function, *mefClients, error) {
+func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate, status *statusSource) (*maf.Function, *mefClients, error) {
 	wire, err := primitive.NewWire(primitive.WireConfig{})
 	if err != nil {
 		return nil, nil, err
 	}
-	mefs, err := newMEFClients(config, wire, identity)
+	mefs, err := newMEFClients(config, wire, identity, status)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +85,12 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	}
 	s := newService(log)
 	s.closers = append(s.closers, store.Close)
-	function, mefs, err := newMAF(config, store, identity)
+	status, err := openStatus(config.Status, log)
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	s.askAfter(status)
+	function, mefs, err := newMAF(config, store, identity, status)
 	if err == nil {
 		s.closers = append(s.closers, mefs.close)
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, mafRole(function, log, seen).awkwardly(config.awkward, log))
@@ -142,13 +147,13 @@ type mefClient struct {
 	mmef tef.Requester
 }
 
-func newMEFClients(config *mafConfig, wire *primitive.Wire, identity *tls.Certificate) (*mefClients, error) {
+func newMEFClients(config *mafConfig, wire *primitive.Wire, identity *tls.Certificate, status *statusSource) (*mefClients, error) {
 	m := &mefClients{make(map[muster.FQDN]*mefClient)}
 	for _, endpoint := range config.MEFs {
 		if m.clients[endpoint.FQDN] != nil {
 			return nil, configErrorf("the MEF %s stands twice", endpoint.FQDN)
 		}
-		verify, err := verifyServer(endpoint, config.Profile)
+		verify, err := verifyServer(endpoint, config.Profile, status)
 		if err != nil {
 			return nil, err
 		}
@@ -205,7 +210,7 @@ func (m *mefClients) close() error {
 }
 
 // verifyServer judges the certificate of a MEF by its name and its roots.
-func verifyServer(endpoint endpointConfig, profile cert.Profile) (handshake.Verify, error) {
+func verifyServer(endpoint endpointConfig, profile cert.Profile, status *statusSource) (handshake.Verify, error) {
 	anchors, err := readCertificates(endpoint.Anchors)
 	if err != nil {
 		return nil, err
@@ -218,8 +223,13 @@ func verifyServer(endpoint endpointConfig, profile cert.Profile) (handshake.Veri
 		return nil, configErrorf("%v", err)
 	}
 	trust := cert.Trust{Name: name, Anchors: anchors, Usage: cert.UsageServer, Profile: profile}
+	ask := status.question(nil)
 	return func(chain []*x509.Certificate) (muster.Peer, error) {
-		peer, findings := cert.Verify(chain, trust, time.Now())
+		now, trust := time.Now(), trust
+		if ask != nil {
+			trust.Status = func(path []*x509.Certificate) cert.Findings { return ask(path, now) }
+		}
+		peer, findings := cert.Verify(chain, trust, now)
 		return peer, findings.Err()
 	}, nil
 }

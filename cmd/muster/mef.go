@@ -55,7 +55,7 @@ session ends. A configuration that is wrong is refused, and the old one stays.`,
 }
 
 // newMEF assembles the function without a socket, which checks the configuration.
-func newMEF(config *mefConfig, store mefStore) (*mef.Function, error) {
+func newMEF(config *mefConfig, store mefStore, status *statusSource) (*mef.Function, error) {
 	wire, err := primitive.NewWire(primitive.WireConfig{})
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func newMEF(config *mefConfig, store mefStore) (*mef.Function, error) {
 	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
 		return nil, err
 	}
-	if c.Rules, err = mefRules(config); err != nil {
+	if c.Rules, err = mefRules(config, status); err != nil {
 		return nil, err
 	}
 	function, err := mef.New(c, store, tef.Stores{Registrations: store, Keys: store, Commands: store})
@@ -79,7 +79,7 @@ func newMEF(config *mefConfig, store mefStore) (*mef.Function, error) {
 }
 
 // mefRules reads what the rules of the configuration name.
-func mefRules(config *mefConfig) (rules mef.Rules, err error) {
+func mefRules(config *mefConfig, status *statusSource) (rules mef.Rules, err error) {
 	if rules.Intermediates, err = readCertificates(config.Intermediates); err != nil {
 		return rules, err
 	}
@@ -89,13 +89,14 @@ func mefRules(config *mefConfig) (rules mef.Rules, err error) {
 		if err != nil {
 			return rules, err
 		}
-		rules.MAFs = append(rules.MAFs, mef.Client{Name: m.FQDN, Anchors: roots})
+		rules.MAFs = append(rules.MAFs, mef.Client{Name: m.FQDN, Anchors: roots, Status: status.question(m.Status)})
 	}
 	for i, in := range config.Instructions {
 		instruction, err := in.read(anchors)
 		if err != nil {
 			return rules, configErrorf("instruction %d: %v", i+1, err)
 		}
+		instruction.Status = status.question(in.Status)
 		rules.Instructions = append(rules.Instructions, instruction)
 	}
 	for i, v := range config.Verdicts {
@@ -160,7 +161,12 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	}
 	s := newService(log)
 	s.closers = append(s.closers, store.Close)
-	function, err := newMEF(config, store)
+	status, err := openStatus(config.Status, log)
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	s.askAfter(status)
+	function, err := newMEF(config, store, status)
 	if err == nil {
 		s.replace = function.Replace
 		role := mefRole(function, log, seen).awkwardly(config.awkward, log)

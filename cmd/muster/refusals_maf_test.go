@@ -229,7 +229,7 @@ func (w *world) mafClient(t testing.TB, from string) *binding.Client {
 	t.Helper()
 	identity, err := w.maf.Identity.load()
 	must(t, err)
-	verify, err := verifyServer(w.maf.MEFs[0], w.maf.Profile)
+	verify, err := verifyServer(w.maf.MEFs[0], w.maf.Profile, nil)
 	must(t, err)
 	client, err := handshake.NewClient(handshake.Config{
 		Name: w.mef.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: verify,

@@ -234,7 +234,7 @@ func TestMEFRefusesASecondExport(t *testing.T) {
 	store, err := openStore(t.Context(), w.mef.Store)
 	must(t, err)
 	t.Cleanup(func() { _ = store.Close() })
-	function, err := newMEF(w.mef, store)
+	function, err := newMEF(w.mef, store, nil)
 	must(t, err)
 	identity, err := w.deviceConfig(0, overTLS).Identity.load()
 	must(t, err)

@@ -28,7 +28,7 @@ func (s *service) awaitEnd(ctx context.Context, running *mefConfig) {
 func (s *service) reload(running *mefConfig) {
 	config, err := readMEFConfig(running.file)
 	if err == nil {
-		rules, wrong := mefRules(config)
+		rules, wrong := mefRules(config, s.status)
 		if err = wrong; err == nil {
 			if contradiction := s.replace(rules); contradiction != nil {
 				err = configErrorf("%s: %v", running.file, contradiction)

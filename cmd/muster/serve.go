@@ -35,6 +35,7 @@ type service struct {
 	coap      *coap.Server
 	closers   []func() error        // in reverse order of opening
 	replace   func(mef.Rules) error // of a MEF; nil for a MAF
+	status    *statusSource
 
 	base   context.Context // of all that runs; ends after the drain
 	cancel context.CancelFunc
