@@ -48,10 +48,22 @@ func Open(path, rootKeyPath string) (*Keyring, error) {
 	if err != nil {
 		return nil, muster.Refuse(muster.CodeConfiguration, "credentials: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := acquire(lock); err != nil {
 		return nil, errors.Join(muster.Refuse(muster.CodeBusy, "another process uses the credentials in %s", path), lock.Close())
 	}
 	return &Keyring{path, root, lock}, nil
+}
+
+// acquire tries for a moment: a child that this process starts holds a lock which
+// was closed meanwhile until it executes its program.
+func acquire(lock *os.File) (err error) {
+	for range 50 {
+		if err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }
 
 // Close lets other processes use the file.
