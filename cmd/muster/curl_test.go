@@ -15,7 +15,6 @@ type curler struct {
 	t       *testing.T
 	base    []string
 	version string // of HTTP that has to be spoken
-	from    string
 }
 
 func (w *world) curl(t *testing.T, identity identityConfig, from, version string, options ...string) *curler {
@@ -27,7 +26,7 @@ func (w *world) curl(t *testing.T, identity identityConfig, from, version string
 		"--cert", identity.Certificate, "--key", identity.Key, "--connect-to", fmt.Sprintf("%s:443:127.0.0.1:%s", labMEF, port),
 		"--header", "X-M2M-Origin: "+from, "--header", "X-M2M-RI: r1", "--header", "X-M2M-RVI: 3",
 		"--write-out", "\n%{http_code} %header{x-m2m-rsc} %{http_version} %header{content-location}",
-	), version, from}
+	), version}
 }
 
 // ask sends a request and returns the body and the Content-Location. want are the
