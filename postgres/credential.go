@@ -33,20 +33,24 @@ const (
 
 	activateKmIDs = `UPDATE credential AS c SET state = 2, ke_id_until = least(c.ke_id_until, w.now)
 		FROM unnest($1::text[], $2::bigint[]) AS w (km_id, now)
-		WHERE c.km_id = w.km_id AND c.state IN (1, 2) AND c.expires > w.now RETURNING c.km_id`
+		WHERE c.km_id = ANY($1::text[]) AND c.km_id = w.km_id AND c.state + 0 IN (1, 2) AND c.expires > w.now RETURNING c.km_id`
 
 	// What is older than an activated credential is retired; doing it again
 	// changes nothing.
-	retireOlder = `UPDATE credential AS o SET state = 4, sealed = NULL, data_key = NULL, ke_id_until = least(o.ke_id_until, w.now)
-		FROM unnest($1::text[], $2::bigint[]) AS w (km_id, now) JOIN credential AS c ON c.km_id = w.km_id AND c.state = 2
-		WHERE o.enrolee_id = c.enrolee_id AND o.generation < c.generation AND o.state IN (1, 2)`
+	retireOlder = `WITH new AS (SELECT c.enrolee_id, c.generation, w.now
+			FROM unnest($1::text[], $2::bigint[]) AS w (km_id, now) JOIN credential AS c ON c.km_id = w.km_id
+			WHERE c.km_id = ANY($1::text[]) AND c.state + 0 = 2)
+		UPDATE credential AS o SET state = 4, sealed = NULL, data_key = NULL, ke_id_until = least(o.ke_id_until, new.now) FROM new
+		WHERE o.enrolee_id = ANY(ARRAY(SELECT enrolee_id FROM new)) AND o.enrolee_id = new.enrolee_id
+			AND o.generation < new.generation AND o.state + 0 IN (1, 2)`
 
 	limitKeIDs = `UPDATE credential AS c SET ke_id_until = least(c.ke_id_until, w.until)
-		FROM unnest($1::bytea[], $2::bigint[]) AS w (ke_id, until) WHERE c.ke_id = w.ke_id RETURNING c.ke_id`
+		FROM unnest($1::bytea[], $2::bigint[]) AS w (ke_id, until)
+		WHERE c.ke_id = ANY($1::bytea[]) AND c.ke_id = w.ke_id RETURNING c.ke_id`
 
 	credentialByKeID = "SELECT " + credentialColumns + ", state = 1 AND expires > $2 AND ke_id_until > $2 FROM credential WHERE ke_id = $1"
 	credentialByKmID = "SELECT " + credentialColumns + ", state IN (1, 2) AND expires > $2 FROM credential WHERE km_id = $1"
-	selectActivated  = "SELECT true FROM credential WHERE km_id = $1 AND state = 2 AND expires > $2"
+	selectActivated  = "SELECT true FROM credential WHERE km_id = $1 AND state + 0 = 2 AND expires > $2"
 	selectKeIDUntil  = "SELECT ke_id_until FROM credential WHERE ke_id = $1"
 )
 

@@ -84,7 +84,7 @@ const (
 
 	selectEnrolees = `SELECT e.enrolee_id, max(e.generation), count(DISTINCT CASE WHEN e.expires > w.created THEN e.generation END)
 		FROM unnest($1::text[], $2::bigint[]) AS w (enrolee_id, created) JOIN enrolment AS e ON e.enrolee_id = w.enrolee_id
-		GROUP BY e.enrolee_id`
+		WHERE e.enrolee_id = ANY($1::text[]) GROUP BY e.enrolee_id`
 
 	insertEnrolments = `INSERT INTO enrolment
 		(ke_id, part, maf_id, enrolee_id, generation, session, certificate, data_key, sealed, created, expires, state)
@@ -100,10 +100,12 @@ const (
 		WHERE e.ke_id = w.ke_id AND e.part = 0 AND e.enrolee_id = w.enrolee_id AND e.generation = w.generation AND e.session = w.session)
 		ON CONFLICT DO NOTHING`
 
-	supersedeEnrolments = `UPDATE enrolment AS o SET state = 4, sealed = NULL, data_key = NULL
-		FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[]) AS w (ke_id, maf_id, enrolee_id, generation)
-		JOIN enrolment AS e ON e.ke_id = w.ke_id AND e.part = 0 AND e.enrolee_id = w.enrolee_id AND e.generation = w.generation
-		WHERE o.enrolee_id = w.enrolee_id AND o.generation < w.generation AND o.maf_id = w.maf_id AND o.state = 1`
+	supersedeEnrolments = `WITH new AS (SELECT w.* FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[])
+			AS w (ke_id, maf_id, enrolee_id, generation) JOIN enrolment AS e ON e.ke_id = w.ke_id
+			WHERE e.ke_id = ANY($1::bytea[]) AND e.part = 0 AND e.enrolee_id || '' = w.enrolee_id AND e.generation = w.generation)
+		UPDATE enrolment AS o SET state = 4, sealed = NULL, data_key = NULL FROM new
+		WHERE o.enrolee_id = ANY($3::text[]) AND o.enrolee_id = new.enrolee_id AND o.generation < new.generation
+			AND o.maf_id = new.maf_id AND o.state + 0 = 1`
 
 	touchEnrolments = "UPDATE enrolment SET fetches = fetches WHERE ke_id = ANY($1::bytea[]) AND part = 0"
 )

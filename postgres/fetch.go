@@ -20,21 +20,23 @@ const (
 			fetches = e.fetches + CASE WHEN e.last_fetch = w.mark THEN 0 ELSE 1 END
 		FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
 			AS w (ke_id, maf_id, now, fetch_window, most, mark)
-		WHERE e.ke_id = w.ke_id AND e.maf_id = w.maf_id AND e.state IN (1, 2) AND e.expires > w.now
+		WHERE e.ke_id = ANY($1::bytea[]) AND e.ke_id = w.ke_id AND e.maf_id = w.maf_id AND e.state + 0 IN (1, 2) AND e.expires > w.now
 			AND (e.fetched_at IS NULL OR w.now <= e.fetched_at + w.fetch_window) AND (e.fetches < w.most OR e.last_fetch = w.mark)
 		RETURNING e.ke_id, e.maf_id, e.enrolee_id, e.generation, e.session, e.certificate, e.data_key, e.sealed, e.created, e.expires`
 
 	// What a MAF has fetched replaces what it had. Of an enrolment that it fetched
 	// earlier this was done then, and doing it again changes nothing.
-	eraseReplaced = `UPDATE enrolment AS o SET state = 4, sealed = NULL, data_key = NULL
-		FROM unnest($1::bytea[], $2::text[]) AS w (ke_id, maf_id)
-		JOIN enrolment AS e ON e.ke_id = w.ke_id AND e.maf_id = w.maf_id AND e.state = 2 AND e.generation > 1
-		WHERE o.enrolee_id = e.enrolee_id AND o.generation < e.generation AND o.maf_id = e.maf_id AND o.state IN (1, 2)`
+	eraseReplaced = `WITH new AS (SELECT e.enrolee_id, e.generation, e.maf_id
+			FROM unnest($1::bytea[], $2::text[]) AS w (ke_id, maf_id) JOIN enrolment AS e ON e.ke_id = w.ke_id AND e.maf_id = w.maf_id
+			WHERE e.ke_id = ANY($1::bytea[]) AND e.state + 0 = 2 AND e.generation > 1)
+		UPDATE enrolment AS o SET state = 4, sealed = NULL, data_key = NULL FROM new
+		WHERE o.enrolee_id = ANY(ARRAY(SELECT enrolee_id FROM new)) AND o.enrolee_id = new.enrolee_id
+			AND o.generation < new.generation AND o.maf_id = new.maf_id AND o.state + 0 IN (1, 2)`
 
 	eraseEnrolments = `UPDATE enrolment AS e
 		SET state = CASE WHEN e.state IN (1, 2) THEN 3 ELSE e.state END, sealed = NULL, data_key = NULL
 		FROM unnest($1::bytea[], $2::text[]) AS w (ke_id, maf_id)
-		WHERE e.ke_id = w.ke_id AND e.maf_id = w.maf_id RETURNING e.ke_id, e.maf_id`
+		WHERE e.ke_id = ANY($1::bytea[]) AND e.ke_id = w.ke_id AND e.maf_id = w.maf_id RETURNING e.ke_id, e.maf_id`
 
 	selectEnrolmentOf = "SELECT " + enrolmentColumns + ` FROM enrolment WHERE ke_id = (SELECT ke_id FROM enrolment
 		WHERE enrolee_id = $1 AND session = $2 AND expires > $3 ORDER BY generation DESC LIMIT 1) ORDER BY part`

@@ -29,7 +29,8 @@ const (
 
 	deleteRegistrations = `DELETE FROM registration AS r
 		USING unnest($1::text[], $2::text[], $3::text[]) AS w (function, id, client_id)
-		WHERE r.function = w.function AND r.id = w.id AND r.client_id = w.client_id RETURNING r.function, r.id`
+		WHERE r.function = ANY($1::text[]) AND r.id = ANY($2::text[])
+			AND r.function = w.function AND r.id = w.id AND r.client_id = w.client_id RETURNING r.function, r.id`
 )
 
 // A registrationName names a registration of a client.

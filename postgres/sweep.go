@@ -17,24 +17,29 @@ const (
 	dueCredentials = "WITH due AS (SELECT ke_id FROM credential WHERE "
 	picked         = " LIMIT $2 FOR UPDATE SKIP LOCKED) "
 
-	forgetEnrolments = dueEnrolments + "state IN (1, 2, 3, 4, 5) AND expires <= $1" + picked +
-		"DELETE FROM enrolment AS e USING due WHERE e.ke_id = due.ke_id AND e.part = due.part"
-	expireEnrolments = dueEnrolments + "state IN (1, 2) AND expires <= $1" + picked +
-		"UPDATE enrolment AS e SET state = 5, sealed = NULL, data_key = NULL FROM due WHERE e.ke_id = due.ke_id AND e.part = due.part"
-	closeWindows = dueEnrolments + "state = 2 AND fetched_at < $1" + picked +
-		"UPDATE enrolment AS e SET state = 3, sealed = NULL, data_key = NULL FROM due WHERE e.ke_id = due.ke_id AND e.part = due.part"
+	ofEnrolments  = " WHERE e.ke_id = ANY(ARRAY(SELECT ke_id FROM due)) AND e.ke_id = due.ke_id AND e.part = due.part"
+	ofCredentials = " WHERE ke_id = ANY(ARRAY(SELECT ke_id FROM due))"
 
-	forgetCredentials = dueCredentials + "state IN (1, 2, 3, 4, 5) AND expires <= $1" + picked +
-		"DELETE FROM credential AS c USING due WHERE c.ke_id = due.ke_id"
+	forgetEnrolments = dueEnrolments + "state IN (1, 2, 3, 4, 5) AND expires <= $1" + picked +
+		"DELETE FROM enrolment AS e USING due" + ofEnrolments
+	expireEnrolments = dueEnrolments + "state IN (1, 2) AND expires <= $1" + picked +
+		"UPDATE enrolment AS e SET state = 5, sealed = NULL, data_key = NULL FROM due" + ofEnrolments
+	closeWindows = dueEnrolments + "state = 2 AND fetched_at < $1" + picked +
+		"UPDATE enrolment AS e SET state = 3, sealed = NULL, data_key = NULL FROM due" + ofEnrolments
+
+	forgetCredentials = dueCredentials + "state IN (1, 2, 3, 4, 5) AND expires <= $1" + picked + "DELETE FROM credential" + ofCredentials
 	expireCredentials = dueCredentials + "state IN (1, 2) AND expires <= $1" + picked +
-		"UPDATE credential AS c SET state = 5, sealed = NULL, data_key = NULL FROM due WHERE c.ke_id = due.ke_id"
+		"UPDATE credential SET state = 5, sealed = NULL, data_key = NULL" + ofCredentials
 
 	sweepRegistrations = "WITH due AS (SELECT function, id FROM registration WHERE expires <= $1" + picked +
-		"DELETE FROM registration AS r USING due WHERE r.function = due.function AND r.id = due.id"
+		"DELETE FROM registration AS r USING due WHERE r.function = ANY(ARRAY(SELECT function FROM due))" +
+		" AND r.id = ANY(ARRAY(SELECT id FROM due)) AND r.function = due.function AND r.id = due.id"
 	sweepKeys = "WITH due AS (SELECT key_id FROM key_registration WHERE expires <= $1" + picked +
-		"DELETE FROM key_registration AS k USING due WHERE k.key_id = due.key_id"
+		"DELETE FROM key_registration WHERE key_id = ANY(ARRAY(SELECT key_id FROM due))"
 	sweepCommands = "WITH due AS (SELECT function, registration, position FROM command WHERE status >= 20 AND changed <= $1" + picked +
-		"DELETE FROM command AS c USING due WHERE c.function = due.function AND c.registration = due.registration AND c.position = due.position"
+		"DELETE FROM command AS c USING due WHERE c.function = ANY(ARRAY(SELECT function FROM due))" +
+		" AND c.registration = ANY(ARRAY(SELECT registration FROM due))" +
+		" AND c.function = due.function AND c.registration = due.registration AND c.position = due.position"
 )
 
 // A sweepStep is a statement that handles rows which fell due by a time.
