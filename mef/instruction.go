@@ -69,7 +69,7 @@ func (in *Instruction) check() error {
 	switch {
 	case !one && !group:
 		return fmt.Errorf("%s has neither one of a name and KpmIDs with an Enrolee-ID, nor a pattern with a template", in)
-	case byKey && (len(in.Anchors) > 0 || in.Status != nil):
+	case byKey && len(in.Anchors) > 0:
 		return fmt.Errorf("%s pins a trust anchor for a pre-provisioned key", in)
 	case group && in.Template.pattern != in.Pattern:
 		return fmt.Errorf("%s has a template that was made for %s", in, in.Template.pattern)

@@ -6,11 +6,13 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"muster"
 	"muster/binding/awkward"
 	"muster/cert"
+	"muster/handshake/tlspsk"
 	"muster/mef"
 	"muster/revocation"
 )
@@ -41,6 +43,8 @@ type mefConfig struct {
 	FetchWindow time.Duration `yaml:"fetch_window"`
 	// MaxFetches is how often a MAF may fetch a key in all; 3 by default.
 	MaxFetches int `yaml:"max_fetches"`
+	// KpmOverlap is how long an Enrolee's older pre-provisioned keys stay valid beside a newer one that is not used; 720h by default.
+	KpmOverlap time.Duration `yaml:"kpm_overlap"`
 	// MaxLive is how many unexpired enrolments an Enrolee may have; 64 by default.
 	MaxLive int `yaml:"max_live"`
 	// Administrators are the stakeholders for which every MEF client may register.
@@ -64,7 +68,7 @@ type mafConfig struct {
 	FQDN muster.FQDN `yaml:"fqdn"`
 	// Identity is the MAF's own certificate, an FQDN certificate for client use at the MEFs.
 	Identity identityConfig `yaml:"identity"`
-	// Listen is the address for MAF clients; dtls is needed.
+	// Listen are the addresses for MAF clients; at least one.
 	Listen listenConfig `yaml:"listen"`
 	// Store is where credentials and registrations are kept.
 	Store storeConfig `yaml:"store"`
@@ -77,6 +81,10 @@ type mafConfig struct {
 	Status *statusConfig `yaml:"status"`
 	// MEFs are those whose KeIDs are accepted.
 	MEFs []endpointConfig `yaml:"mefs"`
+	// Clients are those that authenticate by a certificate and have no Master Credential.
+	Clients []clientConfig `yaml:"clients"`
+	// Intermediates are PEM files of authorities, for clients that send their leaf only.
+	Intermediates []string `yaml:"intermediates"`
 	// Administrators are the stakeholders for which every client may register.
 	Administrators []muster.FQDN `yaml:"administrators"`
 	// Stakeholders are those that admit some clients, or have configurations for them.
@@ -97,9 +105,11 @@ type enroleeConfig struct {
 	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
 	// Identity is the certificate from the factory.
 	Identity identityConfig `yaml:"identity"`
+	// Kpm is the pre-provisioned key of a device that has no certificate.
+	Kpm kpmConfig `yaml:"kpm"`
 	// MEF is where to enrol.
 	MEF endpointConfig `yaml:"mef"`
-	// MAF is where to attach, by DTLS; it needs no anchors.
+	// MAF is where to attach; it needs no anchors.
 	MAF endpointConfig `yaml:"maf"`
 	// AdminFQDN is the administrating stakeholder to register with.
 	AdminFQDN muster.FQDN `yaml:"admin_fqdn"`
@@ -123,6 +133,28 @@ type identityConfig struct {
 	Certificate string `yaml:"certificate"`
 	// Key is a PEM file with the leaf's private key.
 	Key string `yaml:"key"`
+}
+
+// A kpmConfig is a pre-provisioned key in a file of its own, as muster kpm seal writes it.
+type kpmConfig struct {
+	// ID is the KpmID, which the device sends as psk_identity.
+	ID muster.KpmID `yaml:"id"`
+	// Path is the file with the sealed key.
+	Path string `yaml:"path"`
+	// RootKey is the file of the key-encryption key, readable by its owner only.
+	RootKey string `yaml:"root_key"`
+}
+
+// A clientConfig is a MAF client with a certificate.
+type clientConfig struct {
+	// Certificate is the flavour and the name in the certificate.
+	Certificate certificateConfig `yaml:"certificate"`
+	// Anchors are PEM files of the roots under which that name is meant.
+	Anchors []string `yaml:"anchors"`
+	// EnroleeID is the Absolute AE-ID or CSE-ID of the client.
+	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
+	// Lifetime bounds each registration and key of the client; 24h by default.
+	Lifetime time.Duration `yaml:"lifetime"`
 }
 
 // A listenConfig is where a function listens: host:port, empty for not at all.
@@ -159,9 +191,13 @@ type handshakeConfig struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// MTU is the largest datagram of a DTLS handshake in octets, 256 to 1024; 1024 by default.
 	MTU int `yaml:"mtu"`
-	// NoCBC withdraws TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, which the standard makes mandatory.
+	// NoCBC withdraws the suites with CBC over TCP, which the standard makes mandatory.
 	NoCBC bool `yaml:"no_cbc"`
-	// ServerNameOptional admits clients that send no server name.
+	// PSKSuites are the suites with a pre-shared key over TCP, the preferred first; GCM, then CBC by default.
+	PSKSuites []pskSuite `yaml:"psk_suites"`
+	// RefuseMACThenEncrypt refuses CBC with peers that lack encrypt_then_mac (RFC 7366).
+	RefuseMACThenEncrypt bool `yaml:"refuse_mac_then_encrypt"`
+	// ServerNameOptional admits clients that send no server name, except with a pre-shared key over TCP.
 	ServerNameOptional bool `yaml:"server_name_optional"`
 }
 
@@ -193,6 +229,8 @@ type instructionConfig struct {
 	Certificate certificateConfig `yaml:"certificate"`
 	// Anchors are PEM files of the roots under which these names are meant.
 	Anchors []string `yaml:"anchors"`
+	// KpmIDs name the pre-provisioned keys of an Enrolee without certificate; several while one takes over.
+	KpmIDs []muster.KpmID `yaml:"kpm_ids"`
 	// EnroleeID is the Absolute AE-ID or CSE-ID assigned to the Enrolee; not for a group.
 	EnroleeID muster.EnroleeID `yaml:"enrolee_id"`
 	// Template forms the identifiers of a group, as //sp.example/{model}-{serial}.
@@ -286,10 +324,13 @@ func readMEFConfig(path string) (*mefConfig, error) {
 		resolveAll(path, c.Instructions[i].Anchors)
 		orDefault(&c.Instructions[i].Lifetime, 24*time.Hour)
 	}
-	c.Handshake.setDefaults()
+	if err := c.Handshake.setDefaults(path); err != nil {
+		return nil, err
+	}
 	orDefault(&c.Derivation, muster.ProfileMasterCredential)
 	orDefault(&c.FetchWindow, 5*time.Minute)
 	orDefault(&c.MaxFetches, 3)
+	orDefault(&c.KpmOverlap, 30*24*time.Hour)
 	orDefault(&c.MaxLive, 64)
 	if c.Listen.TLS == "" && c.Listen.DTLS == "" {
 		return nil, configErrorf("%s: listen has neither tls nor dtls", path)
@@ -314,13 +355,20 @@ func readMAFConfig(path string) (*mafConfig, error) {
 			return nil, configErrorf("%s: a MAF asks its MEF over tls", path)
 		}
 	}
-	c.Handshake.setDefaults()
+	resolveAll(path, c.Intermediates)
+	for i := range c.Clients {
+		resolveAll(path, c.Clients[i].Anchors)
+		orDefault(&c.Clients[i].Lifetime, 24*time.Hour)
+	}
+	if err := c.Handshake.setDefaults(path); err != nil {
+		return nil, err
+	}
 	orDefault(&c.KeIDLifetime, 10*time.Minute)
 	orDefault(&c.FetchTimeout, 3*time.Second)
 	orDefault(&c.RefusalMemory, 30*time.Second)
 	switch {
-	case c.Listen.DTLS == "" || c.Listen.TLS != "":
-		return nil, configErrorf("%s: a MAF listens with dtls, and with dtls alone", path)
+	case c.Listen.TLS == "" && c.Listen.DTLS == "":
+		return nil, configErrorf("%s: listen has neither tls nor dtls", path)
 	case len(c.Administrators)+len(c.Stakeholders) == 0:
 		return nil, configErrorf("%s: administrators is empty, so that no client could register", path)
 	}
@@ -334,12 +382,15 @@ func readEnroleeConfig(path string) (*enroleeConfig, error) {
 	}
 	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Credentials.Path, &c.Credentials.RootKey)
 	resolveAll(path, c.MEF.Anchors)
-	c.Handshake.setDefaults()
+	if err := c.Handshake.setDefaults(path); err != nil {
+		return nil, err
+	}
 	orDefault(&c.Derivation, muster.ProfileMasterCredential)
 	orDefault(&c.MEF.Transport, overTLS)
 	orDefault(&c.MAF.Transport, overDTLS)
-	if c.MAF.Transport != overDTLS {
-		return nil, configErrorf("%s: a MAF is reached over dtls", path)
+	resolve(path, &c.Kpm.Path, &c.Kpm.RootKey)
+	if hasKpm := !c.Kpm.ID.IsZero(); hasKpm == (c.Identity != identityConfig{}) || hasKpm != (c.Kpm.Path != "" && c.Kpm.RootKey != "") {
+		return nil, configErrorf("%s: a device has either identity, or kpm with id, path and root_key", path)
 	}
 	if c.Credentials.Path == "" || c.Credentials.RootKey == "" {
 		return nil, configErrorf("%s: credentials lacks path or root_key", path)
@@ -347,9 +398,40 @@ func readEnroleeConfig(path string) (*enroleeConfig, error) {
 	return c, nil
 }
 
-func (c *handshakeConfig) setDefaults() {
+func (c *handshakeConfig) setDefaults(path string) error {
 	orDefault(&c.Timeout, 10*time.Second)
 	orDefault(&c.MTU, 1024)
+	if c.PSKSuites == nil {
+		c.PSKSuites = []pskSuite{pskSuite(tlspsk.TLS_PSK_WITH_AES_128_GCM_SHA256), pskSuite(tlspsk.TLS_PSK_WITH_AES_128_CBC_SHA256)}
+		if c.NoCBC {
+			c.PSKSuites = c.PSKSuites[:1]
+		}
+	}
+	if c.NoCBC && slices.Contains(c.PSKSuites, pskSuite(tlspsk.TLS_PSK_WITH_AES_128_CBC_SHA256)) {
+		return configErrorf("%s: handshake has no_cbc and a psk_suites with CBC", path)
+	}
+	return nil
+}
+
+// A pskSuite is a cipher suite with a pre-shared key over TCP, by its name at IANA.
+type pskSuite tlspsk.Suite
+
+func (s *pskSuite) UnmarshalText(text []byte) error {
+	for _, known := range []tlspsk.Suite{tlspsk.TLS_PSK_WITH_AES_128_GCM_SHA256, tlspsk.TLS_PSK_WITH_AES_128_CBC_SHA256} {
+		if string(text) == known.String() {
+			*s = pskSuite(known)
+			return nil
+		}
+	}
+	return configErrorf("%q is not a suite: want %s or %s", text, tlspsk.TLS_PSK_WITH_AES_128_GCM_SHA256, tlspsk.TLS_PSK_WITH_AES_128_CBC_SHA256)
+}
+
+func (c *handshakeConfig) pskSuites() []tlspsk.Suite {
+	suites := make([]tlspsk.Suite, len(c.PSKSuites))
+	for i, s := range c.PSKSuites {
+		suites[i] = tlspsk.Suite(s)
+	}
+	return suites
 }
 
 func (c storeConfig) check(path string) error {

@@ -48,17 +48,19 @@ every KeID, KmID and KcID.`,
 		},
 	}
 	cmd.Flags().IntVar(&d.devices, "devices", 20, "how many devices to enrol")
-	cmd.Flags().StringVar(&d.transport, "transport", "both", "how devices reach the MEF: tls, dtls or both in turn")
+	cmd.Flags().StringVar(&d.transport, "transport", "both", "how devices reach MEF and MAF: tls, dtls or both in turn")
+	credentialFlag(cmd, &d.credential)
 	cmd.Flags().BoolVar(&d.asJSON, "json", false, "print nothing but a summary, as one JSON object")
 	return cmd
 }
 
 // A demo is one run of the three parties in one process.
 type demo struct {
-	devices   int
-	transport string
-	asJSON    bool
-	out       io.Writer
+	devices    int
+	transport  string
+	credential credentialKind
+	asJSON     bool
+	out        io.Writer
 
 	witness witness
 }
@@ -123,7 +125,7 @@ func (d *demo) run(ctx context.Context) (*demoSummary, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	begun := time.Now()
-	lab := &laboratory{Dir: filepath.Join(dir, "lab"), Devices: d.devices + 1, now: begun} // one more for the second act
+	lab := &laboratory{Dir: filepath.Join(dir, "lab"), Devices: d.devices + 1, credential: d.credential, now: begun} // one more for the second act
 	if err := lab.write(); err != nil {
 		return nil, err
 	}
@@ -149,7 +151,11 @@ func (d *demo) run(ctx context.Context) (*demoSummary, error) {
 }
 
 // demoAddresses are where the functions listen.
-type demoAddresses struct{ mefTLS, mefDTLS, maf string }
+type demoAddresses struct{ mef, maf map[transport]string }
+
+func addressesOf(s *service) map[transport]string {
+	return map[transport]string{overTLS: s.tls.Addr().String(), overDTLS: s.dtls.Addr().String()}
+}
 
 // start runs MEF and MAF on free ports.
 func (d *demo) start(ctx context.Context, lab *laboratory) (addresses demoAddresses, stop func() error, err error) {
@@ -164,14 +170,14 @@ func (d *demo) start(ctx context.Context, lab *laboratory) (addresses demoAddres
 	if err != nil {
 		return addresses, nil, err
 	}
-	addresses.mefTLS, addresses.mefDTLS = mef.tls.Addr().String(), mef.dtls.Addr().String()
+	addresses.mef = addressesOf(mef)
 	mafConfig, err := readMAFConfig(lab.path("maf.yaml"))
 	if err == nil {
-		mafConfig.Listen = listenConfig{DTLS: "127.0.0.1:0"}
-		mafConfig.MEFs[0].Address = addresses.mefTLS
+		mafConfig.Listen = mefConfig.Listen
+		mafConfig.MEFs[0].Address = addresses.mef[overTLS]
 		var maf *service
 		if maf, err = startMAF(ctx, mafConfig, log, observer); err == nil {
-			addresses.maf = maf.dtls.Addr().String()
+			addresses.maf = addressesOf(maf)
 			return addresses, func() error { return errors.Join(maf.stop(), mef.stop()) }, nil
 		}
 	}
@@ -239,31 +245,36 @@ func (d *demo) device(lab *laboratory, n int, addresses demoAddresses, via trans
 	if err != nil {
 		return nil, err
 	}
-	config.MEF.Transport, config.MEF.Address, config.MAF.Address = via, addresses.mefTLS, addresses.maf
-	if via == overDTLS {
-		config.MEF.Address = addresses.mefDTLS
-	}
+	config.MEF.Transport, config.MEF.Address = via, addresses.mef[via]
+	config.MAF.Transport, config.MAF.Address = via, addresses.maf[via]
 	device, closeDevice, err := newEnrolee(config)
 	return &demoDevice{device, config, closeDevice}, err
 }
 
-// bootstrap is the figure of TS-0003 8.3.2.2 from the device's side, and the
+// bootstrap is the figure of TS-0003 8.3.2.2, or of 8.3.2.1, from the device's side, and the
 // comparison of both ends after it.
 func (d *demoDevice) bootstrap(ctx context.Context, w *witness, tell teller) (enrolled bool, err error) {
 	c := d.config
 	tell("Three parties: the Enrolee %s, the MEF %s, the MAF %s.\n", c.EnroleeID, c.MEF.FQDN, c.MAF.FQDN)
-	tell("1. Configuration. The Enrolee has its certificate from the factory, and the name and root of its MEF.")
-	tell("   The MEF has an instruction: the certificate's name and root, the Enrolee-ID, the target MAF, a lifetime of Ke.")
-	tell("2. Bootstrap Security Handshake: %s 1.2 with the MEF at %s, certificates on both sides.", strings.ToUpper(string(c.MEF.Transport)), c.MEF.Address)
+	over := strings.ToUpper(string(c.MEF.Transport)) + " 1.2"
+	if c.Kpm.ID.IsZero() {
+		tell("1. Configuration. The Enrolee has its certificate from the factory, and the name and root of its MEF.")
+		tell("   The MEF has an instruction: the certificate's name and root, the Enrolee-ID, the target MAF, a lifetime of Ke.")
+		tell("2. Bootstrap Security Handshake: %s with the MEF at %s, certificates on both sides.", over, c.MEF.Address)
+	} else {
+		tell("1. Configuration. The Enrolee has a key from the factory, Kpm, and its identifier KpmID = %s.", c.Kpm.ID)
+		tell("   The MEF has both too, sealed, and an instruction: the KpmID, the Enrolee-ID, the target MAF, a lifetime of Ke.")
+		tell("2. Bootstrap Security Handshake: %s with the MEF at %s, psk_identity = KpmID, psk = Kpm.", over, c.MEF.Address)
+	}
 	credential, err := d.Enrol(ctx)
 	if err != nil {
 		return false, err
 	}
-	tell("   Each side pinned the other's name and root. Both exported Ke (in the seed text: Kte); no secret crossed the wire.")
+	tell("   Each side knows the other. Both exported Ke (in the seed text: Kte); no secret crossed the wire.")
 	tell("   KeID   %s", credential.KeID)
 	tell("   The MEF had stored the enrolment before it answered.")
 	tell("3. Key generation. The Enrolee derived Km (Kmm) from Ke and the MAF-ID, and forgot Ke.")
-	tell("4. Handshake with the MAF at %s: DTLS 1.2, psk_identity = KeID, psk = Km.", c.MAF.Address)
+	tell("4. Handshake with the MAF at %s: %s, psk_identity = KeID, psk = Km.", c.MAF.Address, over)
 	attachment, err := d.Attach(ctx)
 	if err != nil {
 		return true, err

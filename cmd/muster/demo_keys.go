@@ -51,7 +51,7 @@ func (d *demo) shareKey(ctx context.Context, lab *laboratory, addresses demoAddr
 	}
 	defer func() { _ = listening.listener.Close() }()
 
-	tell("2. MAF Handshake: A opens DTLS to the MAF with psk_identity = KmID, psk = Km.")
+	tell("2. MAF Handshake: A opens a session with the MAF with psk_identity = KmID, psk = Km.")
 	attachment, err := a.Attach(ctx)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster"
 	"muster/enrolee"
 	"muster/enrolee/dialer"
 	"muster/enrolee/keyring"
@@ -84,7 +86,14 @@ func attachOnce(ctx context.Context, device *enrolee.Enrolee, renew *bool) (*enr
 
 // newEnrolee assembles a device, which checks its configuration.
 func newEnrolee(config *enroleeConfig) (*enrolee.Enrolee, func() error, error) {
-	identity, err := config.Identity.load()
+	var identity *tls.Certificate
+	var kpm muster.Kpm
+	var err error
+	if config.Kpm.ID.IsZero() {
+		identity, err = config.Identity.load()
+	} else {
+		kpm, err = keyring.ReadKpm(config.Kpm.Path, config.Kpm.RootKey, config.Kpm.ID)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -97,10 +106,11 @@ func newEnrolee(config *enroleeConfig) (*enrolee.Enrolee, func() error, error) {
 		return nil, nil, err
 	}
 	dial, err := dialer.New(dialer.Config{
-		Identity: identity, MEF: config.MEF.FQDN, MEFAddress: config.MEF.Address, MEFAnchors: anchors,
+		Identity: identity, KpmID: config.Kpm.ID, Kpm: kpm, MEF: config.MEF.FQDN, MEFAddress: config.MEF.Address, MEFAnchors: anchors,
 		MEFOverUDP: config.MEF.Transport == overDTLS, Profile: config.Profile,
-		MAF: config.MAF.FQDN, MAFAddress: config.MAF.Address,
+		MAF: config.MAF.FQDN, MAFAddress: config.MAF.Address, MAFOverTCP: config.MAF.Transport == overTLS,
 		Timeout: config.Handshake.Timeout, MTU: config.Handshake.MTU, NoCBC: config.Handshake.NoCBC,
+		PSKSuites: config.Handshake.pskSuites(), RefuseMACThenEncrypt: config.Handshake.RefuseMACThenEncrypt,
 	})
 	if err != nil {
 		return nil, nil, configErrorf("%v", err)

@@ -33,7 +33,7 @@ type entrance struct {
 
 // acceptTLS takes connections until the listener is closed. Connections beyond
 // the bound are closed at once: the client backs off and returns.
-func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server *handshake.Server) error {
+func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server streamServer) error {
 	for {
 		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {

@@ -13,6 +13,7 @@ import (
 
 func newInitCommand() *cobra.Command {
 	var devices int
+	var credential credentialKind
 	cmd := &cobra.Command{
 		Use:   "init DIR",
 		Short: "Write a laboratory: PKI, configurations, stores, devices",
@@ -21,7 +22,7 @@ func newInitCommand() *cobra.Command {
 			if devices < 1 || devices > maxLabDevices {
 				return muster.Refuse(muster.CodeUsage, "--devices is from 1 to %d", maxLabDevices)
 			}
-			lab := &laboratory{Dir: args[0], Devices: devices, now: time.Now()}
+			lab := &laboratory{Dir: args[0], Devices: devices, credential: credential, now: time.Now()}
 			if err := lab.write(); err != nil {
 				return err
 			}
@@ -34,8 +35,36 @@ func newInitCommand() *cobra.Command {
 			return err
 		},
 	}
+	credentialFlag(cmd, &credential)
 	cmd.Flags().IntVar(&devices, "devices", 1, "how many devices to make")
 	return cmd
+}
+
+// A credentialKind is what devices authenticate with at their MEF.
+type credentialKind string
+
+const (
+	byCertificate credentialKind = "certificate"
+	byKey         credentialKind = "psk"
+)
+
+// String, Set and Type make a credentialKind the value of a flag.
+func (k *credentialKind) String() string { return string(*k) }
+
+func (k *credentialKind) Set(text string) error {
+	switch v := credentialKind(text); v {
+	case byCertificate, byKey:
+		*k = v
+		return nil
+	}
+	return muster.Refuse(muster.CodeUsage, "%q is neither %s nor %s", text, byCertificate, byKey)
+}
+
+func (k *credentialKind) Type() string { return "string" }
+
+func credentialFlag(cmd *cobra.Command, kind *credentialKind) {
+	*kind = byCertificate
+	cmd.Flags().Var(kind, "credential", "what devices authenticate with at the MEF: certificate or psk, a pre-provisioned key")
 }
 
 func configFlag(cmd *cobra.Command, file *string) {

@@ -17,6 +17,8 @@ import (
 
 	"muster"
 	"muster/cert"
+	"muster/enrolee/keyring"
+	"muster/mef"
 	"muster/seal"
 )
 
@@ -26,6 +28,8 @@ type laboratory struct {
 	Dir     string
 	Devices int
 	now     time.Time
+
+	credential credentialKind // of the devices; zero is a certificate
 }
 
 // Names and addresses of a laboratory.
@@ -34,7 +38,7 @@ const (
 	labMAF      = "maf.lab.example"
 	labAdmin    = "admin.lab.example"
 	labMEFPort  = 7443 // TCP and UDP
-	labMAFPort  = 7684 // UDP
+	labMAFPort  = 7684 // TCP and UDP
 	labValidity = 365 * 24 * time.Hour
 )
 
@@ -52,8 +56,12 @@ mafs:
   - {fqdn: {{.MAF}}, anchors: [pki/operator-root.pem]}
 instructions:
 {{- range .Devices}}
+{{- if $.PSK}}
+  - kpm_ids: [{{.KpmID}}]
+{{- else}}
   - certificate: {flavour: device, name: {{.Name}}}
     anchors: [pki/device-root.pem]
+{{- end}}
     enrolee_id: {{.ID}}
     targets: [{{$.MAF}}]
     lifetime: 24h
@@ -63,7 +71,7 @@ instructions:
 const mafTemplate = `# A MAF for the laboratory. Paths are relative to this file.
 fqdn: {{.MAF}}
 identity: {certificate: pki/maf.pem, key: pki/maf-key.pem}
-listen: {dtls: "127.0.0.1:{{.MAFPort}}"}
+listen: {tls: "127.0.0.1:{{.MAFPort}}", dtls: "127.0.0.1:{{.MAFPort}}"}
 store: {path: maf.db, root_key: maf.root-key}
 status: {mode: hard, crls: [pki/operator-root-crl.pem]}
 administrators: [{{.Admin}}]
@@ -73,7 +81,11 @@ mefs:
 
 const deviceTemplate = `# One device of the laboratory. Paths are relative to this file.
 enrolee_id: {{.Device.ID}}
+{{if .PSK -}}
+kpm: {id: {{.Device.KpmID}}, path: {{.Device.File}}.kpm, root_key: {{.Device.File}}.root-key}
+{{- else -}}
 identity: {certificate: pki/{{.Device.File}}.pem, key: pki/{{.Device.File}}-key.pem}
+{{- end}}
 mef: {fqdn: {{.MEF}}, address: "127.0.0.1:{{.MEFPort}}", transport: tls, anchors: [pki/operator-root.pem]}
 maf: {fqdn: {{.MAF}}, address: "127.0.0.1:{{.MAFPort}}", transport: dtls}
 admin_fqdn: {{.Admin}}
@@ -81,22 +93,23 @@ credentials: {path: {{.Device.File}}.credentials, root_key: {{.Device.File}}.roo
 `
 
 // A labDevice is a device as the templates know it.
-type labDevice struct{ File, ID, Name string }
+type labDevice struct{ File, ID, Name, KpmID string }
 
 type labNames struct {
 	MEF, MAF, Admin  string
+	PSK              bool
 	MEFPort, MAFPort int
 	Devices          []labDevice
 	Device           labDevice
 }
 
 func (l *laboratory) names() labNames {
-	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, MEFPort: labMEFPort, MAFPort: labMAFPort}
+	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, MEFPort: labMEFPort, MAFPort: labMAFPort, PSK: l.credential == byKey}
 	for n := range l.Devices {
 		names.Devices = append(names.Devices, labDevice{
 			File: l.deviceFile(n),
 			ID:   fmt.Sprintf("//sp.lab.example/%s", l.deviceFile(n)),
-			Name: fmt.Sprintf("0.2.481.1/100.3030.%d", n+1),
+			Name: fmt.Sprintf("0.2.481.1/100.3030.%d", n+1), KpmID: l.deviceFile(n) + "@" + labMEF,
 		})
 	}
 	return names
@@ -141,7 +154,39 @@ func (l *laboratory) write() error {
 			return err
 		}
 	}
+	if names.PSK {
+		return l.writeKpms(names)
+	}
 	return nil
+}
+
+// writeKpms draws a key for each device, and seals it in the device's file and in
+// the MEF's store.
+func (l *laboratory) writeKpms(names labNames) error {
+	var keys []listedKpm
+	for _, device := range names.Devices {
+		id, err := muster.ParseKpmID(device.KpmID)
+		if err != nil {
+			return err
+		}
+		octets := make([]byte, muster.KeySize)
+		_, _ = rand.Read(octets) // it ends the program rather than fail
+		kpm, err := muster.NewKpm(octets)
+		clear(octets)
+		if err != nil {
+			return err
+		}
+		if err := keyring.WriteKpm(l.path(device.File+".kpm"), l.path(device.File+".root-key"), id, kpm); err != nil {
+			return err
+		}
+		keys = append(keys, listedKpm{id, kpm, device.File})
+	}
+	config, err := readMEFConfig(l.path("mef.yaml"))
+	if err != nil {
+		return err
+	}
+	_, err = importKpms(context.Background(), config, keys, mef.Import{})
+	return err
 }
 
 func (l *laboratory) writeStore(function string) error {
@@ -184,6 +229,9 @@ func (l *laboratory) writePKI(names labNames) error {
 		l.writeCRL(factory, "factory", validity),
 	); err != nil {
 		return err
+	}
+	if names.PSK {
+		return nil
 	}
 	for _, device := range names.Devices {
 		if err := l.writeLeaf(factory, device.File, validity, muster.FlavourDevice, device.Name, cert.UsageClient); err != nil {

@@ -64,6 +64,19 @@ func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate, status
 	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
 		return nil, nil, err
 	}
+	if c.Intermediates, err = readCertificates(config.Intermediates); err != nil {
+		return nil, nil, err
+	}
+	c.Profile = config.Profile
+	anchors := anchorCache{}
+	for i, client := range config.Clients {
+		known, err := client.read(anchors)
+		if err != nil {
+			return nil, nil, configErrorf("client %d: %v", i+1, err)
+		}
+		known.Status = status.question(nil)
+		c.Clients = append(c.Clients, known)
+	}
 	for _, m := range config.MEFs {
 		c.MEFs = append(c.MEFs, m.FQDN)
 	}
@@ -93,7 +106,12 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	function, mefs, err := newMAF(config, store, identity, status)
 	if err == nil {
 		s.closers = append(s.closers, mefs.close)
-		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, mafRole(function, log, seen).awkwardly(config.awkward, log))
+		role := mafRole(function, log, seen).awkwardly(config.awkward, log)
+		role.pskTime = config.FetchTimeout
+		if len(config.Clients) > 0 {
+			role.verify = function.VerifyPeer
+		}
+		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, role)
 	}
 	if err != nil {
 		_ = s.stop()
@@ -105,6 +123,19 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	s.sweepEvery(sweepInterval, store.SweepRegistrations)
 	s.sweepEvery(sweepInterval, store.SweepKeys)
 	return s, nil
+}
+
+func (c clientConfig) read(anchors anchorCache) (maf.Client, error) {
+	client := maf.Client{EnroleeID: c.EnroleeID, Lifetime: c.Lifetime}
+	if c.Certificate.Pattern != "" {
+		return client, errors.New("a client of a MAF has a name, not a pattern")
+	}
+	var err error
+	if client.Anchors, err = anchors.read(c.Anchors); err != nil {
+		return client, err
+	}
+	client.Certificate, err = cert.ParseName(c.Certificate.Flavour, c.Certificate.Name)
+	return client, err
 }
 
 func mafRole(function *maf.Function, log *slog.Logger, seen observer) role {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,8 +69,13 @@ func newMEF(config *mefConfig, store mefStore, status *statusSource) (*mef.Funct
 	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
 		return nil, err
 	}
+	c.Kpms, _ = store.(mef.KpmStore)
 	if c.Rules, err = mefRules(config, status); err != nil {
 		return nil, err
+	}
+	keyed := slices.ContainsFunc(c.Instructions, func(in mef.Instruction) bool { return len(in.KpmIDs) > 0 })
+	if keyed && store != nil && c.Kpms == nil {
+		return nil, configErrorf("%s: this kind of store keeps no pre-provisioned keys", config.file)
 	}
 	function, err := mef.New(c, store, tef.Stores{Registrations: store, Keys: store, Commands: store})
 	if err != nil {
@@ -110,10 +116,13 @@ func mefRules(config *mefConfig, status *statusSource) (rules mef.Rules, err err
 }
 
 func (c instructionConfig) read(anchors anchorCache) (mef.Instruction, error) {
-	in := mef.Instruction{EnroleeID: c.EnroleeID, Targets: c.Targets, Lifetime: c.Lifetime}
+	in := mef.Instruction{EnroleeID: c.EnroleeID, KpmIDs: c.KpmIDs, Targets: c.Targets, Lifetime: c.Lifetime}
 	var err error
 	if in.Anchors, err = anchors.read(c.Anchors); err != nil {
 		return in, err
+	}
+	if c.Certificate == (certificateConfig{}) && c.Template == "" && len(c.KpmIDs) > 0 {
+		return in, nil
 	}
 	if c.Certificate.Pattern == "" {
 		in.Certificate, err = cert.ParseName(c.Certificate.Flavour, c.Certificate.Name)
@@ -180,6 +189,9 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
 		return store.Sweep(ctx, now, config.FetchWindow, tombstoneGrace, limit)
 	})
+	if kpms, ok := mefStore(store).(mef.KpmStore); ok {
+		s.sweepEvery(sweepInterval, kpms.SweepKpms)
+	}
 	s.sweepEvery(sweepInterval, store.SweepRegistrations)
 	s.sweepEvery(sweepInterval, store.SweepKeys)
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
@@ -191,6 +203,14 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 func mefRole(function *mef.Function, log *slog.Logger, seen observer) role {
 	return role{
 		verify: function.VerifyPeer,
+		psk: func(ctx context.Context, identity string) ([]byte, error) {
+			kpm, err := function.PSK(ctx, identity, time.Now())
+			if err != nil {
+				logRefusal(log, "psk_identity refused", err)
+				return nil, err
+			}
+			return kpm.Reveal(), nil
+		},
 		established: func(ctx context.Context, s *muster.Session) error {
 			enrolment, err := function.Established(ctx, s, time.Now())
 			if err == nil && !enrolment.KeID.IsZero() {

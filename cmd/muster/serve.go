@@ -51,7 +51,8 @@ func newService(log *slog.Logger) *service {
 // A role is what a service does with its sessions.
 type role struct {
 	verify      func(chain []*x509.Certificate, now time.Time) (muster.Peer, error)
-	psk         handshake.PSK // in place of verify
+	psk         handshake.PSK // may be nil, and so may verify, but not both
+	pskTime     time.Duration // the longest that psk takes
 	established func(ctx context.Context, s *muster.Session) error
 	handler     primitive.Handler
 	fetch       binding.FetchFunc
@@ -73,11 +74,7 @@ func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshake
 }
 
 func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity *tls.Certificate, r role) error {
-	server, err := handshake.NewServer(handshake.Config{
-		Name: name, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: r.verifyNow,
-		Timeout: limits.Timeout, SNIOptional: limits.ServerNameOptional, NoCBC: limits.NoCBC,
-		Protocols: []string{handshake.ProtocolHTTP2, handshake.ProtocolHTTP1},
-	})
+	server, err := newStreamServer(name, limits, identity, r)
 	if err != nil {
 		return err
 	}
@@ -105,7 +102,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 
 func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeConfig, identity *tls.Certificate, r role) error {
 	config := dtls12.Config{Name: name, PSK: r.psk, Timeout: limits.Timeout, MTU: limits.MTU, SNIOptional: limits.ServerNameOptional}
-	if r.psk == nil {
+	if r.verify != nil {
 		config.Identity, config.Verify = func() (*tls.Certificate, error) { return identity, nil }, r.verifyNow
 	}
 	server, err := dtls12.NewServer(config)

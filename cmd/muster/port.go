@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+
+	"muster"
+	"muster/handshake"
+	"muster/handshake/tlspsk"
+)
+
+// A streamServer brings an accepted stream through its handshake.
+type streamServer interface {
+	Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error)
+}
+
+// newStreamServer returns the server for the credentials that a role knows.
+func newStreamServer(name muster.FQDN, limits handshakeConfig, identity *tls.Certificate, r role) (streamServer, error) {
+	port := &sharedPort{timeout: limits.Timeout}
+	var err error
+	if r.psk != nil {
+		port.psk, err = tlspsk.NewServer(tlspsk.Config{
+			Name: name, PSK: r.psk, Suites: limits.pskSuites(), RefuseMACThenEncrypt: limits.RefuseMACThenEncrypt,
+			RefusalTime: r.pskTime, Timeout: limits.Timeout,
+		})
+		if err != nil || r.verify == nil {
+			return port.psk, err
+		}
+	}
+	port.certificates, err = handshake.NewServer(handshake.Config{
+		Name: name, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: r.verifyNow,
+		Timeout: limits.Timeout, SNIOptional: limits.ServerNameOptional, NoCBC: limits.NoCBC,
+		Protocols: []string{handshake.ProtocolHTTP2, handshake.ProtocolHTTP1},
+	})
+	if err != nil || port.psk == nil {
+		return port.certificates, err
+	}
+	return port, nil
+}
+
+// A sharedPort serves certificates and pre-shared keys on one port. A client that
+// offers a suite with a pre-shared key has such a key, and gets that server; every
+// other one gets that for certificates, which refuses what it does not understand.
+type sharedPort struct {
+	certificates *handshake.Server
+	psk          *tlspsk.Server
+	timeout      time.Duration // of the first hello and the handshake together
+}
+
+// Handshake implements streamServer.
+func (p *sharedPort) Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	whole, suites, err := handshake.Peek(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if p.psk.Accepts(suites) {
+		return p.psk.Handshake(ctx, whole)
+	}
+	return p.certificates.Handshake(ctx, whole)
+}
