@@ -91,6 +91,10 @@ func TestMissingNameConstraints(t *testing.T) {
 	if findings := accepted(t, p, p.Function(t, "mef.example"), trust); !warned(findings, muster.CodeNameConstraints, cert.NoIndex) {
 		t.Errorf("no warning of missing constraints: %v", findings)
 	}
+	trust.Profile = cert.ProfileConstrained
+	if _, findings := cert.Verify(p.Function(t, "mef.example").Chain, trust, p.Now); muster.CodeOf(findings.Err()) != muster.CodeNameConstraints {
+		t.Errorf("the profile that demands constraints found %v", findings)
+	}
 	intermediate := p.NewIntermediate(t, p.Root, "Constrained",
 		mustertest.Constrained(t, p, cert.Constraints{PermittedDomains: []string{"mef.example"}}))
 	if findings := accepted(t, p, p.NewLeaf(t, intermediate, []muster.CertName{domain}, nil), trust); len(findings) != 0 {

@@ -140,7 +140,7 @@ func (f *pathFinder) judge(path []*x509.Certificate) Findings {
 		found = append(found, f.candidate(authority).found...)
 	}
 	found = append(found, f.constraints(path)...)
-	if !constrained && f.trust.Profile == ProfileOneM2M {
+	if !constrained && f.trust.Profile != ProfileRFC5280 {
 		f.unconstrained(&found)
 	}
 	return found
@@ -150,7 +150,10 @@ func (f *pathFinder) judge(path []*x509.Certificate) Findings {
 // which TS-0003 8.1.2.2 asks for and 10.1.1.4.2 recommends for devices.
 func (f *pathFinder) unconstrained(found *Findings) {
 	level := LevelWarning
-	if f.trust.Name.Flavour == muster.FlavourDevice {
+	switch {
+	case f.trust.Profile == ProfileConstrained:
+		level = LevelError
+	case f.trust.Name.Flavour == muster.FlavourDevice:
 		level = LevelInfo
 	}
 	found.add(level, muster.CodeNameConstraints, NoIndex, "no authority in the path has name constraints")

@@ -27,25 +27,33 @@ const (
 	// ProfileRFC5280 admits P-384, Ed25519 and RSA from 2048 bits as well, with
 	// SHA-2, and only warns of a wildcard, which still names nobody.
 	ProfileRFC5280
+	// ProfileConstrained is ProfileOneM2M and demands name constraints in the path,
+	// as TS-0003 8.1.2.2 does where 10.1.1.4.2 recommends them.
+	ProfileConstrained
 )
 
-// String returns the name of the profile in a configuration: "onem2m" or "rfc5280".
+// String returns the name of the profile in a configuration: "onem2m", "rfc5280"
+// or "onem2m-constrained".
 func (p Profile) String() string {
-	if p == ProfileRFC5280 {
+	switch p {
+	case ProfileRFC5280:
 		return "rfc5280"
+	case ProfileConstrained:
+		return "onem2m-constrained"
+	default:
+		return "onem2m"
 	}
-	return "onem2m"
 }
 
-// UnmarshalText accepts "onem2m" and "rfc5280"; anything else is an error.
+// UnmarshalText accepts the three names; anything else is an error.
 func (p *Profile) UnmarshalText(text []byte) error {
-	for _, known := range []Profile{ProfileOneM2M, ProfileRFC5280} {
+	for _, known := range []Profile{ProfileOneM2M, ProfileRFC5280, ProfileConstrained} {
 		if string(text) == known.String() {
 			*p = known
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is not a certificate profile: want onem2m or rfc5280", text)
+	return fmt.Errorf("%q is not a certificate profile: want onem2m, onem2m-constrained or rfc5280", text)
 }
 
 // strictly is the level of a departure from TS-0003 10.1.1 that RFC 5280 allows.
@@ -212,7 +220,7 @@ func (p Profile) authority(c *x509.Certificate, index int, now time.Time) Findin
 	switch {
 	case c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
 		f.add(LevelError, muster.CodeKeyUsage, index, "its keyUsage lacks keyCertSign")
-	case c.KeyUsage&x509.KeyUsageDigitalSignature == 0 && p == ProfileOneM2M:
+	case c.KeyUsage&x509.KeyUsageDigitalSignature == 0 && p != ProfileRFC5280:
 		// The clause asks it of all certificates, and nearly no authority in
 		// the field has it, so it does not refuse.
 		f.add(LevelWarning, muster.CodeKeyUsage, index, "its keyUsage lacks digitalSignature")

@@ -21,13 +21,17 @@ const extendedMasterSecret = 23
 // An attempt is one handshake: what its callbacks found, for the alert and for
 // the error.
 type attempt struct {
-	verify Verify
+	verify func(chain []*x509.Certificate, staple []byte) (muster.Peer, error)
 
 	mu       sync.Mutex
 	refusal  error // guarded by mu; the first reason to refuse
 	peer     muster.Peer
 	verified bool
 	shown    bool // our certificate was asked for
+}
+
+func unstapled(verify Verify) func([]*x509.Certificate, []byte) (muster.Peer, error) {
+	return func(chain []*x509.Certificate, _ []byte) (muster.Peer, error) { return verify(chain) }
 }
 
 // refuse records the first reason and returns its argument.
@@ -64,7 +68,7 @@ func (a *attempt) verifyConnection(state tls.ConnectionState) error {
 	case len(state.PeerCertificates) == 0:
 		return a.refuse(muster.Refuse(muster.CodeNoCertificate, "the peer presented no certificate"))
 	}
-	peer, err := a.verify(state.PeerCertificates)
+	peer, err := a.verify(state.PeerCertificates, state.OCSPResponse)
 	if err != nil {
 		return a.refuse(err)
 	}

@@ -28,7 +28,10 @@ func NewClient(config Config) (*Client, error) {
 // server has proved its key and the integrity of the handshake, but it may not
 // have stored anything yet.
 func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*Conn, error) {
-	a := &attempt{verify: c.config.Verify}
+	a := &attempt{verify: c.config.VerifyStapled}
+	if a.verify == nil {
+		a.verify = unstapled(c.config.Verify)
+	}
 	config := c.config.profile()
 	config.ServerName = c.config.Name.String()
 	// Verify replaces the host name check of crypto/tls, which accepts wildcards

@@ -3,6 +3,7 @@ package handshake
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"slices"
 	"time"
@@ -24,6 +25,10 @@ type Config struct {
 	Identity func() (*tls.Certificate, error)
 	// Verify judges the peer's chain.
 	Verify Verify
+	// VerifyStapled, if a Client has it, judges in place of Verify and also gets
+	// the OCSP response in DER that the server stapled (RFC 6066 8), which is nil
+	// without one. A Server staples what its Identity has as OCSPStaple.
+	VerifyStapled func(chain []*x509.Certificate, staple []byte) (muster.Peer, error)
 	// Timeout bounds the whole handshake. Zero means DefaultTimeout.
 	Timeout time.Duration
 	// SNIOptional lets a server accept a ClientHello without server_name. A
@@ -61,7 +66,7 @@ func (c Config) check() error {
 		return errors.New("handshake: no server name")
 	case c.Identity == nil:
 		return errors.New("handshake: no identity")
-	case c.Verify == nil:
+	case c.Verify == nil && c.VerifyStapled == nil:
 		return errors.New("handshake: no verification of the peer")
 	case c.Timeout < 0:
 		return errors.New("handshake: negative timeout")

@@ -3,6 +3,7 @@ package handshake
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -19,6 +20,9 @@ func NewServer(config Config) (*Server, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
+	if config.Verify == nil {
+		return nil, errors.New("handshake: a client staples nothing")
+	}
 	return &Server{config}, nil
 }
 
@@ -27,7 +31,7 @@ func NewServer(config Config) (*Server, error) {
 // handshake is bounded by ctx and by the Config's Timeout; afterwards ctx has no
 // effect.
 func (s *Server) Handshake(ctx context.Context, conn net.Conn) (*Conn, error) {
-	a := &attempt{verify: s.config.Verify}
+	a := &attempt{verify: unstapled(s.config.Verify)}
 	config := s.config.profile()
 	config.ClientAuth = tls.RequireAnyClientCert
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -33,7 +33,7 @@ type mefConfig struct {
 	Handshake handshakeConfig `yaml:"handshake"`
 	// Derivation is master-credential (the default) or usage-constrained, as on the Enrolees.
 	Derivation muster.DerivationProfile `yaml:"derivation"`
-	// Profile is onem2m (the default) or rfc5280: how strict certificates are judged.
+	// Profile is onem2m (the default), onem2m-constrained or rfc5280: how strict certificates are judged.
 	Profile cert.Profile `yaml:"profile"`
 	// Status says how certificates are asked after; without it they are not.
 	Status *statusConfig `yaml:"status"`
@@ -74,7 +74,7 @@ type mafConfig struct {
 	Store storeConfig `yaml:"store"`
 	// Handshake are the limits of handshakes.
 	Handshake handshakeConfig `yaml:"handshake"`
-	// Profile is onem2m (the default) or rfc5280: how strict the MEFs' certificates are judged.
+	// Profile is onem2m (the default), onem2m-constrained or rfc5280: how strict the MEFs' certificates are judged.
 	Profile cert.Profile `yaml:"profile"`
 	// Status says how the MEFs' certificates are asked after. Without it, none is accepted,
 	// since a MAF checks the status of its MEF; mode: off is the way to do without.
@@ -117,7 +117,7 @@ type enroleeConfig struct {
 	Labels []string `yaml:"labels"`
 	// Derivation is master-credential (the default) or usage-constrained, as on the MEF.
 	Derivation muster.DerivationProfile `yaml:"derivation"`
-	// Profile is onem2m (the default) or rfc5280: how strict the MEF's certificate is judged.
+	// Profile is onem2m (the default), onem2m-constrained or rfc5280: how strict the MEF's certificate is judged.
 	Profile cert.Profile `yaml:"profile"`
 	// Credentials is the file in which the Master Credential is kept.
 	Credentials credentialsConfig `yaml:"credentials"`
@@ -133,6 +133,8 @@ type identityConfig struct {
 	Certificate string `yaml:"certificate"`
 	// Key is a PEM file with the leaf's private key.
 	Key string `yaml:"key"`
+	// Staple is a file with an OCSP response in DER that a server sends with its certificate over TLS.
+	Staple string `yaml:"staple"`
 }
 
 // A kpmConfig is a pre-provisioned key in a file of its own, as muster kpm seal writes it.
@@ -314,7 +316,7 @@ func readMEFConfig(path string) (*mefConfig, error) {
 	if err := readYAML(path, c); err != nil {
 		return nil, err
 	}
-	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Store.Path, &c.Store.RootKey)
+	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Identity.Staple, &c.Store.Path, &c.Store.RootKey)
 	resolveAll(path, c.Intermediates)
 	c.Status.resolve(path)
 	for i := range c.MAFs {
@@ -343,7 +345,7 @@ func readMAFConfig(path string) (*mafConfig, error) {
 	if err := readYAML(path, c); err != nil {
 		return nil, err
 	}
-	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Store.Path, &c.Store.RootKey)
+	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Identity.Staple, &c.Store.Path, &c.Store.RootKey)
 	if c.Status == nil {
 		c.Status = &statusConfig{}
 	}
@@ -380,7 +382,7 @@ func readEnroleeConfig(path string) (*enroleeConfig, error) {
 	if err := readYAML(path, c); err != nil {
 		return nil, err
 	}
-	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Credentials.Path, &c.Credentials.RootKey)
+	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Identity.Staple, &c.Credentials.Path, &c.Credentials.RootKey)
 	resolveAll(path, c.MEF.Anchors)
 	if err := c.Handshake.setDefaults(path); err != nil {
 		return nil, err
@@ -449,6 +451,11 @@ func (c identityConfig) load() (*tls.Certificate, error) {
 	identity, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
 	if err != nil {
 		return nil, configErrorf("identity: %v", err)
+	}
+	if c.Staple != "" {
+		if identity.OCSPStaple, err = os.ReadFile(c.Staple); err != nil {
+			return nil, configErrorf("identity: %v", err)
+		}
 	}
 	return &identity, nil
 }

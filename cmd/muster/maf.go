@@ -189,7 +189,7 @@ func newMEFClients(config *mafConfig, wire *primitive.Wire, identity *tls.Certif
 			return nil, err
 		}
 		client, err := handshake.NewClient(handshake.Config{
-			Name: endpoint.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: verify,
+			Name: endpoint.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, VerifyStapled: verify,
 			Timeout: config.FetchTimeout, NoCBC: config.Handshake.NoCBC,
 		})
 		if err != nil {
@@ -241,7 +241,7 @@ func (m *mefClients) close() error {
 }
 
 // verifyServer judges the certificate of a MEF by its name and its roots.
-func verifyServer(endpoint endpointConfig, profile cert.Profile, status *statusSource) (handshake.Verify, error) {
+func verifyServer(endpoint endpointConfig, profile cert.Profile, status *statusSource) (func(chain []*x509.Certificate, staple []byte) (muster.Peer, error), error) {
 	anchors, err := readCertificates(endpoint.Anchors)
 	if err != nil {
 		return nil, err
@@ -254,12 +254,9 @@ func verifyServer(endpoint endpointConfig, profile cert.Profile, status *statusS
 		return nil, configErrorf("%v", err)
 	}
 	trust := cert.Trust{Name: name, Anchors: anchors, Usage: cert.UsageServer, Profile: profile}
-	ask := status.question(nil)
-	return func(chain []*x509.Certificate) (muster.Peer, error) {
+	return func(chain []*x509.Certificate, staple []byte) (muster.Peer, error) {
 		now, trust := time.Now(), trust
-		if ask != nil {
-			trust.Status = func(path []*x509.Certificate) cert.Findings { return ask(path, now) }
-		}
+		trust.Status = status.ofServer(staple, now)
 		peer, findings := cert.Verify(chain, trust, now)
 		return peer, findings.Err()
 	}, nil

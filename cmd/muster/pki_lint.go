@@ -59,7 +59,7 @@ handshake would have. FILE has the leaf in PEM, then its intermediates; with
 	needFlag(cmd, "flavour", &flavourText, "device, node-id, cse-id, ae-id, fqdn or raw-public-key")
 	cmd.Flags().StringArrayVar(&usageTexts, "usage", nil, usageUsage)
 	cmd.Flags().StringArrayVar(&anchorFiles, "anchor", nil, "a root at which the path shall end, a PEM `FILE`")
-	cmd.Flags().Var(&profile, "profile", "onem2m or rfc5280")
+	cmd.Flags().Var(&profile, "profile", "onem2m, onem2m-constrained or rfc5280")
 	cmd.Flags().StringVar(&at, "time", "", "judge as of this `TIME`, as 2026-01-31T12:00:00Z")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd

@@ -232,7 +232,7 @@ func (w *world) mafClient(t testing.TB, from string) *binding.Client {
 	verify, err := verifyServer(w.maf.MEFs[0], w.maf.Profile, nil)
 	must(t, err)
 	client, err := handshake.NewClient(handshake.Config{
-		Name: w.mef.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: verify,
+		Name: w.mef.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, VerifyStapled: verify,
 	})
 	must(t, err)
 	c := binding.NewClient(binding.ClientConfig{Authority: labMEF, From: from, Dial: func(ctx context.Context) (*handshake.Conn, error) {

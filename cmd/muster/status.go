@@ -87,9 +87,19 @@ func (s *statusSource) question(own *revocation.Mode) mef.Status {
 	if mode == revocation.ModeOff {
 		return nil
 	}
-	return func(path []*x509.Certificate, now time.Time) cert.Findings {
-		return s.checker.Check(context.Background(), path, revocation.Question{Mode: mode, Scope: s.config.Scope, Now: now})
+	return func(path []*x509.Certificate, now time.Time) cert.Findings { return s.check(mode, path, nil, now) }
+}
+
+// ofServer returns the question about a server, which may have stapled its answer.
+func (s *statusSource) ofServer(staple []byte, now time.Time) func(path []*x509.Certificate) cert.Findings {
+	if s == nil || s.checker == nil || s.config.Mode == revocation.ModeOff {
+		return nil
 	}
+	return func(path []*x509.Certificate) cert.Findings { return s.check(s.config.Mode, path, staple, now) }
+}
+
+func (s *statusSource) check(mode revocation.Mode, path []*x509.Certificate, staple []byte, now time.Time) cert.Findings {
+	return s.checker.Check(context.Background(), path, revocation.Question{Mode: mode, Scope: s.config.Scope, Now: now, Staple: staple})
 }
 
 // askAfter lets a service own its status source.

@@ -55,7 +55,7 @@ func (w *world) webSocket(t *testing.T, config *enroleeConfig, f primitive.Forma
 	verify, err := verifyServer(config.MEF, cert.ProfileOneM2M, nil)
 	must(t, err)
 	dialer, err := handshake.NewClient(handshake.Config{
-		Name: w.mef.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: verify, Protocols: []string{handshake.ProtocolHTTP1},
+		Name: w.mef.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, VerifyStapled: verify, Protocols: []string{handshake.ProtocolHTTP1},
 	})
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
