@@ -1,3 +1,5 @@
+//go:build unix
+
 package mustertest
 
 import (
@@ -191,7 +193,7 @@ func (c *Cluster) Start() error {
 	server.Stdout, server.Stderr = log, log
 	// The server dies with this process. The system watches the thread that
 	// started it, and so that thread must stay.
-	server.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+	dieWithParent(server.SysProcAttr)
 	started, exited := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
@@ -287,15 +289,13 @@ func (c *Cluster) Kill() error {
 	if c.pid == 0 {
 		return nil
 	}
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", c.pid, c.pid))
+	backends, err := childrenOf(c.pid)
 	if err != nil {
 		return err
 	}
 	err = syscall.Kill(c.pid, syscall.SIGKILL)
-	for _, child := range strings.Fields(string(children)) {
-		if pid, bad := strconv.Atoi(child); bad == nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // one that ended meanwhile is as good
-		}
+	for _, pid := range backends {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // one that ended meanwhile is as good
 	}
 	<-c.exited
 	c.pid = 0

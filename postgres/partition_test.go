@@ -205,7 +205,7 @@ func TestServerAway(t *testing.T) {
 	if err := postgres.Create(t.Context(), server.URL(), sealer(t)); err != nil {
 		t.Fatal(err)
 	}
-	store := openWith(t, server.URL(), postgres.Options{Patience: time.Second})
+	store := openWith(t, server.URL(), postgres.Options{Patience: 500 * time.Millisecond})
 	mustCreate(t, store, enrolment(t, 1))
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)

@@ -122,6 +122,9 @@ func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, opener()) }
 
 // Databases that know no weaker isolation than this one keep the contracts too.
 func TestSerializable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the same suites run without -short")
+	}
 	serializable := opener("default_transaction_isolation", "serializable")
 	t.Run("MEF", func(t *testing.T) { mustertest.MEFStore(t, serializable) })
 	t.Run("MAF", func(t *testing.T) { mustertest.MAFStore(t, serializable) })
