@@ -261,9 +261,9 @@ func TestSilence(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	client := newWorld(t, websocket.Config{PingInterval: time.Millisecond}).client(t, primitive.JSON)
+	client := newWorld(t, websocket.Config{PingInterval: 20 * time.Millisecond}).client(t, primitive.JSON)
 	for range 5 {
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 		if _, err := client.Do(t.Context(), &primitive.Request{Operation: primitive.Retrieve, To: "-"}); err != nil {
 			t.Fatalf("our client does not answer pings: %v", err)
 		}
