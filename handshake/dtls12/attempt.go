@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"syscall"
 
 	"github.com/pion/dtls/v3"
 	"github.com/pion/dtls/v3/pkg/protocol"
@@ -209,6 +210,8 @@ func (a *attempt) classify(err error, w *wire) error {
 		return muster.Refuse(muster.CodeNoExtendedMasterSecret, "%w", err)
 	case w.lastAlert() == alertNoCert:
 		return muster.Refuse(muster.CodeNoCertificate, "%w", err)
+	case errors.Is(err, syscall.ECONNREFUSED): // a connected socket's peer has no such port
+		return muster.Refuse(muster.CodeUnreachable, "%w", err)
 	case a.ctx.Err() != nil && !errors.Is(a.ctx.Err(), context.Canceled), context.Cause(a.ctx) == errEarly:
 		return muster.Refuse(muster.CodeHandshakeTimeout, "%w", context.Cause(a.ctx))
 	default:

@@ -605,3 +605,27 @@ func TestUnknownIdentityHasNoFixedKey(t *testing.T) {
 		_ = conn.Close()
 	}
 }
+
+// TestNobodyThere is a client of a port that nothing listens on, as while its
+// server starts: it can come again.
+func TestNobodyThere(t *testing.T) {
+	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := gone.LocalAddr()
+	gone.Close()
+	conn, err := net.Dial("udp", address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := dtls12.NewClient(dtls12.Config{
+		Name: name(t), PSKIdentity: "id@maf.example.com", PSKKey: func() []byte { return make([]byte, muster.KeySize) }, Timeout: patience,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Handshake(t.Context(), conn.(net.PacketConn), address); muster.CodeOf(err) != muster.CodeUnreachable {
+		t.Errorf("the error is %v", err)
+	}
+}
