@@ -29,7 +29,8 @@ type laboratory struct {
 	Devices int
 	now     time.Time
 
-	credential credentialKind // of the devices; zero is a certificate
+	credential       credentialKind // of the devices; zero is a certificate
+	mefPort, mafPort uint16         // each TCP and UDP; zero for those of a laboratory
 }
 
 // Names and addresses of a laboratory.
@@ -37,8 +38,8 @@ const (
 	labMEF      = "mef.lab.example"
 	labMAF      = "maf.lab.example"
 	labAdmin    = "admin.lab.example"
-	labMEFPort  = 7443 // TCP and UDP
-	labMAFPort  = 7684 // TCP and UDP
+	labMEFPort  = uint16(7443) // TCP and UDP
+	labMAFPort  = uint16(7684) // TCP and UDP
 	labValidity = 365 * 24 * time.Hour
 )
 
@@ -98,13 +99,15 @@ type labDevice struct{ File, ID, Name, KpmID string }
 type labNames struct {
 	MEF, MAF, Admin  string
 	PSK              bool
-	MEFPort, MAFPort int
+	MEFPort, MAFPort uint16
 	Devices          []labDevice
 	Device           labDevice
 }
 
 func (l *laboratory) names() labNames {
-	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, MEFPort: labMEFPort, MAFPort: labMAFPort, PSK: l.credential == byKey}
+	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, MEFPort: l.mefPort, MAFPort: l.mafPort, PSK: l.credential == byKey}
+	orDefault(&names.MEFPort, labMEFPort)
+	orDefault(&names.MAFPort, labMAFPort)
 	for n := range l.Devices {
 		names.Devices = append(names.Devices, labDevice{
 			File: l.deviceFile(n),
