@@ -3,6 +3,7 @@ package mef
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"muster"
@@ -36,6 +37,51 @@ type Import struct {
 type Imported struct {
 	Added, Replaced, Unchanged int
 	Conflicts                  []int // indices of those that cannot be imported
+}
+
+// An ImportStep is what an import does with one key of its list.
+type ImportStep int
+
+// The steps of an import.
+const (
+	LeaveKpm   ImportStep = iota // it is kept already
+	AddKpm                       // it is new, and ends the older ones of its Enrolee
+	ReplaceKpm                   // it takes the place of another under its KpmID
+)
+
+// Plan says what the import does with each of its keys, in their order, for a
+// KpmStore to carry out. kept returns what the store keeps under an identifier,
+// without a Kpm if that was erased. With conflicts the error is ErrConflict and
+// nothing is to be done.
+func (list Import) Plan(kept func(muster.KpmID) (kpm ProvisionedKpm, found bool, err error)) (plan []ImportStep, done Imported, err error) {
+	listed := make(map[muster.KpmID]ProvisionedKpm, len(list.Kpms))
+	for i, kpm := range list.Kpms {
+		before, found := listed[kpm.KpmID]
+		if !found {
+			if before, found, err = kept(kpm.KpmID); err != nil {
+				return nil, Imported{}, err
+			}
+		}
+		step := LeaveKpm
+		switch {
+		case !found:
+			step = AddKpm
+			done.Added++
+		case before.EnroleeID == kpm.EnroleeID && before.Kpm.Equal(kpm.Kpm):
+			done.Unchanged++
+		case before.EnroleeID == kpm.EnroleeID && !before.Kpm.IsZero() && list.Replace:
+			step = ReplaceKpm
+			done.Replaced++
+		default:
+			done.Conflicts = append(done.Conflicts, i)
+			continue
+		}
+		plan, listed[kpm.KpmID] = append(plan, step), kpm
+	}
+	if done.Conflicts != nil {
+		return nil, Imported{Conflicts: done.Conflicts}, fmt.Errorf("%w: %d of %d keys", ErrConflict, len(done.Conflicts), len(list.Kpms))
+	}
+	return plan, done, nil
 }
 
 // A KpmStore keeps the pre-provisioned keys of a MEF. What Store says of

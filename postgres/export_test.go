@@ -42,9 +42,11 @@ func (s *Store) Waiting() (n int) {
 // A Migration leads from one version of the schema to the next, and back.
 type Migration struct{ Forward, Back string }
 
-// MigrateTo goes to a version of a schema that has more steps than Muster knows.
+// MigrateTo goes to a version of a schema that has more steps than Muster knows,
+// counted from the last that it knows.
 func MigrateTo(ctx context.Context, connection string, more []Migration, target int) error {
 	steps := migrations()
+	target += len(steps)
 	for _, m := range more {
 		steps = append(steps, migration{m.Forward, m.Back})
 	}
@@ -63,6 +65,7 @@ func Statements() []string {
 		credentialByKeID, credentialByKmID, selectActivated, selectKeIDUntil, forgetCredentials, expireCredentials,
 		putRegistrations, selectRegistration, deleteRegistrations, sweepRegistrations,
 		selectKey, selectKeyFor, countKeys, insertKey, updateKey, deleteKey, sweepKeys,
+		selectKpms, selectKpm, insertKpms, replaceKpms, endOlderKpms, selectKpmActivated, activateKpm, eraseOlderKpms, sweepKpms,
 		selectDescription, insertCommand, issueCommand, reportCommand, selectPending, selectCommands, sweepCommands,
 	}
 }

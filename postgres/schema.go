@@ -142,6 +142,24 @@ CREATE INDEX command_reported ON command (changed) WHERE status >= 20;
 INSERT INTO muster_schema (one, version) VALUES (1, 0);
 `, `
 DROP TABLE command, key_registration, registration, credential, enrolment, data_key, muster_schema;
+`}, {`
+CREATE TABLE kpm (
+	kpm_id text COLLATE "C" NOT NULL,
+	enrolee_id text COLLATE "C" NOT NULL,
+	generation bigint NOT NULL,
+	data_key bigint,
+	sealed bytea,
+	state integer NOT NULL CHECK (state IN (1, 2, 4, 5)),
+	created bigint NOT NULL,
+	until bigint,
+	CONSTRAINT kpm_key PRIMARY KEY (kpm_id),
+	CONSTRAINT kpm_order UNIQUE (enrolee_id, generation),
+	CHECK ((sealed IS NULL) = (state >= 3)),
+	CHECK ((sealed IS NULL) = (data_key IS NULL))
+);
+CREATE INDEX kpm_end ON kpm (until) WHERE state < 3;
+`, `
+DROP TABLE kpm;
 `}}
 }
 
@@ -159,8 +177,11 @@ func Create(ctx context.Context, connection string, sealer Sealer) error {
 		return err
 	}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := step(ctx, tx, migrations(), 0); err != nil {
-			return err
+		steps := migrations()
+		for version := range steps {
+			if err := step(ctx, tx, steps, version); err != nil {
+				return err
+			}
 		}
 		_, err := tx.Exec(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (1, $1, $2, 0)", wrapped, time.Now().Unix())
 		return err

@@ -118,6 +118,7 @@ func TestMAFStore(t *testing.T) { mustertest.MAFStore(t, opener()) }
 func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, opener()) }
 
 func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, opener()) }
+func TestKpmStore(t *testing.T)     { mustertest.KpmStore(t, opener()) }
 func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, opener()) }
 
 // Databases that know no weaker isolation than this one keep the contracts too.
@@ -130,6 +131,7 @@ func TestSerializable(t *testing.T) {
 	t.Run("MAF", func(t *testing.T) { mustertest.MAFStore(t, serializable) })
 	t.Run("TEF", func(t *testing.T) { mustertest.TEFStore(t, serializable) })
 	t.Run("keys", func(t *testing.T) { mustertest.KeyStore(t, serializable) })
+	t.Run("pre-provisioned keys", func(t *testing.T) { mustertest.KpmStore(t, serializable) })
 	t.Run("commands", func(t *testing.T) { mustertest.CommandStore(t, serializable) })
 }
 
@@ -177,4 +179,23 @@ func searchPath(url string) string {
 	_, name, _ := strings.Cut(url, "search_path=")
 	name, _, _ = strings.Cut(name, "&")
 	return name
+}
+
+// A database of the first version is brought forward and back with what it holds.
+func TestFirstVersionIsBroughtForward(t *testing.T) {
+	t.Parallel()
+	url := create(t)
+	mustCreate(t, openAt(t, url), enrolment(t, 1))
+	if err := postgres.MigrateTo(t.Context(), url, nil, -1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Open(t.Context(), url, sealer(t), postgres.Options{}); !errors.Is(err, postgres.ErrOlder) {
+		t.Errorf("opening an older version: %v, want ErrOlder", err)
+	}
+	if err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	if err := whole(t.Context(), openAt(t, url), enrolment(t, 1)); err != nil {
+		t.Error(err)
+	}
 }

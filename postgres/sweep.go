@@ -36,6 +36,8 @@ const (
 		" AND r.id = ANY(ARRAY(SELECT id FROM due)) AND r.function = due.function AND r.id = due.id"
 	sweepKeys = "WITH due AS (SELECT key_id FROM key_registration WHERE expires <= $1" + picked +
 		"DELETE FROM key_registration WHERE key_id = ANY(ARRAY(SELECT key_id FROM due))"
+	sweepKpms = "WITH due AS (SELECT kpm_id FROM kpm WHERE state < 3 AND until <= $1" + picked +
+		"UPDATE kpm SET state = 5, sealed = NULL, data_key = NULL WHERE kpm_id = ANY(ARRAY(SELECT kpm_id FROM due))"
 	sweepCommands = "WITH due AS (SELECT function, registration, position FROM command WHERE status >= 20 AND changed <= $1" + picked +
 		"DELETE FROM command AS c USING due WHERE c.function = ANY(ARRAY(SELECT function FROM due))" +
 		" AND c.registration = ANY(ARRAY(SELECT registration FROM due))" +

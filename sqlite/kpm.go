@@ -40,14 +40,15 @@ func (s *Store) ImportKpms(ctx context.Context, list mef.Import) (mef.Imported, 
 		refused error
 	}
 	o, err := do(ctx, &s.write, mef.ErrBusy, func() (o outcome, err error) {
-		o.done, err = s.judgeImport(kpms, list.Replace)
+		var plan []mef.ImportStep
+		plan, o.done, err = list.Plan(s.keptKpm)
 		if errors.Is(err, mef.ErrConflict) {
 			return outcome{o.done, err}, nil
 		}
 		if err != nil || list.DryRun {
 			return o, err
 		}
-		return o, s.writeImport(kpms, list.Overlap)
+		return o, s.writeImport(plan, kpms, list.Overlap)
 	})
 	return o.done, errors.Join(o.refused, err)
 }
@@ -55,38 +56,6 @@ func (s *Store) ImportKpms(ctx context.Context, list mef.Import) (mef.Imported, 
 // bindKpm names the record in which a Kpm is sealed.
 func bindKpm(kpm mef.ProvisionedKpm) []string {
 	return []string{"Kpm", kpm.KpmID.Issuer().String(), kpm.KpmID.String(), kpm.EnroleeID.String()}
-}
-
-// judgeImport says what an import would do, and writes nothing.
-func (s *Store) judgeImport(kpms []sealedKpm, replace bool) (done mef.Imported, err error) {
-	listed := make(map[muster.KpmID]mef.ProvisionedKpm, len(kpms))
-	for i, kpm := range kpms {
-		kept, found := listed[kpm.KpmID]
-		if !found {
-			if kept, found, err = s.keptKpm(kpm.KpmID); err != nil {
-				return mef.Imported{}, err
-			}
-		}
-		switch {
-		case !found:
-			done.Added++
-		case kept.EnroleeID != kpm.EnroleeID || kept.Kpm.IsZero():
-			done.Conflicts = append(done.Conflicts, i)
-			continue
-		case kept.Kpm.Equal(kpm.Kpm):
-			done.Unchanged++
-		case replace:
-			done.Replaced++
-		default:
-			done.Conflicts = append(done.Conflicts, i)
-			continue
-		}
-		listed[kpm.KpmID] = kpm.ProvisionedKpm
-	}
-	if done.Conflicts != nil {
-		return mef.Imported{Conflicts: done.Conflicts}, fmt.Errorf("%w: %d of %d keys", mef.ErrConflict, len(done.Conflicts), len(kpms))
-	}
-	return done, nil
 }
 
 // keptKpm returns a key with its Kpm, which is absent if it was erased.
@@ -102,28 +71,23 @@ func (s *Store) keptKpm(id muster.KpmID) (kpm mef.ProvisionedKpm, found bool, er
 	return kpm, true, err
 }
 
-// writeImport does what judgeImport allowed.
-func (s *Store) writeImport(kpms []sealedKpm, overlap time.Duration) error {
-	for _, kpm := range kpms {
-		kept, found, err := s.keptKpm(kpm.KpmID)
-		switch {
-		case err != nil:
-			return err
-		case found && kept.Kpm.Equal(kpm.Kpm):
-			continue
-		case found:
-			n, err := changed(s.write.replaceKpm.Exec(kpm.KpmID.String(), kpm.dataKey, kpm.sealed))
-			if err != nil || n != 1 {
-				return errors.Join(fmt.Errorf("replace a Kpm: %d rows", n), err)
+// writeImport carries a plan out.
+func (s *Store) writeImport(plan []mef.ImportStep, kpms []sealedKpm, overlap time.Duration) error {
+	for i, kpm := range kpms {
+		var n int
+		var err error
+		switch plan[i] {
+		case mef.ReplaceKpm:
+			n, err = changed(s.write.replaceKpm.Exec(kpm.KpmID.String(), kpm.dataKey, kpm.sealed))
+		case mef.AddKpm:
+			if _, err = s.write.endOlderKpms.Exec(kpm.EnroleeID.String(), kpm.Created.Unix()+seconds(overlap)); err == nil {
+				n, err = changed(s.write.insertKpm.Exec(kpm.KpmID.String(), kpm.EnroleeID.String(), kpm.dataKey, kpm.sealed, kpm.Created.Unix()))
 			}
+		default:
 			continue
 		}
-		if _, err := s.write.endOlderKpms.Exec(kpm.EnroleeID.String(), kpm.Created.Unix()+seconds(overlap)); err != nil {
-			return err
-		}
-		n, err := changed(s.write.insertKpm.Exec(kpm.KpmID.String(), kpm.EnroleeID.String(), kpm.dataKey, kpm.sealed, kpm.Created.Unix()))
 		if err != nil || n != 1 {
-			return errors.Join(fmt.Errorf("insert a Kpm: %d rows", n), err)
+			return errors.Join(fmt.Errorf("import %s: %d rows", kpm.KpmID, n), err)
 		}
 	}
 	return nil

@@ -147,11 +147,7 @@ func importKpms(ctx context.Context, config *mefConfig, keys []listedKpm, list m
 		return mef.Imported{}, err
 	}
 	defer func() { _ = store.Close() }()
-	kpms, ok := mefStore(store).(mef.KpmStore)
-	if !ok {
-		return mef.Imported{}, configErrorf("this kind of store keeps no pre-provisioned keys")
-	}
-	done, err := kpms.ImportKpms(ctx, list)
+	done, err := store.ImportKpms(ctx, list)
 	for _, i := range done.Conflicts {
 		wrong.add(keys[i].from, "%s is kept with another key, or was given up; a new KpmID, or --replace for a key in use, is the way", keys[i].id)
 	}

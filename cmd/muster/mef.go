@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,18 +63,13 @@ func newMEF(config *mefConfig, store mefStore, status *statusSource) (*mef.Funct
 	c := mef.Config{
 		FQDN: config.FQDN, Derivation: config.Derivation, Profile: config.Profile,
 		FetchWindow: config.FetchWindow, MaxFetches: config.MaxFetches, MaxLive: config.MaxLive,
-		Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, RetryDuration: retryDuration, Rand: rand.Reader,
+		Kpms: store, Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, RetryDuration: retryDuration, Rand: rand.Reader,
 	}
 	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
 		return nil, err
 	}
-	c.Kpms, _ = store.(mef.KpmStore)
 	if c.Rules, err = mefRules(config, status); err != nil {
 		return nil, err
-	}
-	keyed := slices.ContainsFunc(c.Instructions, func(in mef.Instruction) bool { return len(in.KpmIDs) > 0 })
-	if keyed && store != nil && c.Kpms == nil {
-		return nil, configErrorf("%s: this kind of store keeps no pre-provisioned keys", config.file)
 	}
 	function, err := mef.New(c, store, tef.Stores{Registrations: store, Keys: store, Commands: store})
 	if err != nil {
@@ -189,9 +183,7 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
 		return store.Sweep(ctx, now, config.FetchWindow, tombstoneGrace, limit)
 	})
-	if kpms, ok := mefStore(store).(mef.KpmStore); ok {
-		s.sweepEvery(sweepInterval, kpms.SweepKpms)
-	}
+	s.sweepEvery(sweepInterval, store.SweepKpms)
 	s.sweepEvery(sweepInterval, store.SweepRegistrations)
 	s.sweepEvery(sweepInterval, store.SweepKeys)
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {

@@ -22,6 +22,7 @@ import (
 type (
 	mefStore interface {
 		mef.Store
+		mef.KpmStore
 		tef.Store
 		tef.KeyStore
 		tef.CommandStore
