@@ -34,13 +34,20 @@ type world struct {
 	ledger *ledger
 
 	mefAddresses listenConfig // once started
-	mafAddress   string
+	mafAddress   string       // over DTLS
+	mafTLS       string       // if it listens there
 }
 
 // newWorld writes a laboratory. Nothing runs yet.
 func newWorld(t testing.TB, devices int) *world {
 	t.Helper()
-	lab := &laboratory{Dir: t.TempDir(), Devices: devices, now: time.Now()}
+	return newWorldOf(t, devices, byCertificate)
+}
+
+// newWorldOf is a world whose devices have a kind of credential.
+func newWorldOf(t testing.TB, devices int, credential credentialKind) *world {
+	t.Helper()
+	lab := &laboratory{Dir: t.TempDir(), Devices: devices, credential: credential, now: time.Now()}
 	must(t, lab.write())
 	w := &world{t: t, lab: lab, mefLog: newJournal(), mafLog: newJournal(), ledger: newLedger()}
 	var err error
@@ -78,6 +85,9 @@ func (w *world) startMAF() (stop func()) {
 	s, err := startMAF(context.Background(), w.maf, newLogger(w.mafLog), w.ledger.observer())
 	must(w.t, err)
 	w.mafAddress = s.dtls.Addr().String()
+	if s.tls != nil {
+		w.mafTLS = s.tls.Addr().String()
+	}
 	return w.stopper(s)
 }
 
