@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"binding/awkward":   {".", "handshake", "primitive", "binding/coap"},
 	"seal":              {"."},
 	"revocation":        {".", "cert"},
+	"metrics":           {"."},
 	"sqlite":            {".", "mef", "maf", "tef"},
 	"postgres":          {".", "mef", "maf", "tef"},
 	"enrolee/dialer":    {".", "cert", "enrolee", "handshake", "handshake/dtls12", "handshake/tlspsk", "binding", "binding/coap", "primitive"},
@@ -122,15 +123,16 @@ func TestPureRooms(t *testing.T) {
 
 // libraryRooms gives each library beyond golang.org/x its one room.
 var libraryRooms = map[string]string{
-	"github.com/pion/dtls/v3":         "handshake/dtls12",
-	"github.com/pion/logging":         "handshake/dtls12",
-	"modernc.org/sqlite":              "sqlite",
-	"github.com/jackc/pgx/v5":         "postgres",
-	"github.com/coder/websocket":      "binding/websocket",
-	"github.com/fxamacker/cbor/v2":    "primitive",
-	"github.com/spf13/cobra":          "cmd/muster",
-	"go.yaml.in/yaml/v3":              "cmd/muster",
-	"github.com/ThalesGroup/crypto11": "cmd/muster",
+	"github.com/pion/dtls/v3":             "handshake/dtls12",
+	"github.com/pion/logging":             "handshake/dtls12",
+	"modernc.org/sqlite":                  "sqlite",
+	"github.com/jackc/pgx/v5":             "postgres",
+	"github.com/coder/websocket":          "binding/websocket",
+	"github.com/fxamacker/cbor/v2":        "primitive",
+	"github.com/spf13/cobra":              "cmd/muster",
+	"go.yaml.in/yaml/v3":                  "cmd/muster",
+	"github.com/ThalesGroup/crypto11":     "cmd/muster",
+	"github.com/prometheus/client_golang": "metrics",
 }
 
 func TestEachLibraryHasOneRoom(t *testing.T) {

@@ -47,6 +47,10 @@ func NewSession(peer Peer, export Exporter) *Session {
 	return &Session{Peer: peer, export: export}
 }
 
+// Decorate has every export pass through the result of wrap. It must be called
+// before another goroutine uses the Session.
+func (s *Session) Decorate(wrap func(Exporter) Exporter) { s.export = wrap(s.export) }
+
 // Export returns length octets for a label, once: a second call with the same
 // label returns ErrExported, whether or not the first one succeeded, so that one
 // session never yields two records of one key.

@@ -148,6 +148,18 @@ func (s *Store) open(ctx context.Context, connection string) error {
 	return s.loadDataKeys(ctx, conn.Conn())
 }
 
+// Pending returns how many writes wait in the queues.
+func (s *Store) Pending() int {
+	pending := 0
+	for _, w := range s.write {
+		pending += len(w.queue)
+	}
+	return pending
+}
+
+// Ping asks the database for an answer.
+func (s *Store) Ping(ctx context.Context) error { return s.readPool.Ping(ctx) }
+
 // Close lets the writes that wait finish, and closes the connections. Later calls
 // of methods return ErrClosed. Closing again does nothing.
 func (s *Store) Close() error {

@@ -182,6 +182,12 @@ func realPath(path string) (string, error) {
 	return filepath.Abs(path)
 }
 
+// Pending returns how many writes wait in the queue.
+func (s *Store) Pending() int { return len(s.write.queue) }
+
+// Ping reads from the database.
+func (s *Store) Ping(ctx context.Context) error { return s.readerDB.PingContext(ctx) }
+
 // Close lets the writes that wait finish, and closes the file. Later calls of
 // methods return ErrClosed. Closing again does nothing.
 func (s *Store) Close() error {

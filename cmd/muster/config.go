@@ -51,6 +51,8 @@ type mefConfig struct {
 	Administrators []muster.FQDN `yaml:"administrators"`
 	// Stakeholders are those that admit some clients, or have configurations for them.
 	Stakeholders []stakeholderConfig `yaml:"stakeholders"`
+	// Metrics is where measurements and health are served.
+	Metrics metricsConfig `yaml:"metrics"`
 	// MAFs are those that may fetch keys.
 	MAFs []mafClientConfig `yaml:"mafs"`
 	// Instructions say which Enrolees to enrol for which MAFs.
@@ -79,6 +81,8 @@ type mafConfig struct {
 	// Status says how the MEFs' certificates are asked after. Without it, none is accepted,
 	// since a MAF checks the status of its MEF; mode: off is the way to do without.
 	Status *statusConfig `yaml:"status"`
+	// Metrics is where measurements and health are served.
+	Metrics metricsConfig `yaml:"metrics"`
 	// MEFs are those whose KeIDs are accepted.
 	MEFs []endpointConfig `yaml:"mefs"`
 	// Clients are those that authenticate by a certificate and have no Master Credential.
@@ -338,6 +342,28 @@ func readMEFConfig(path string) (*mefConfig, error) {
 		return nil, configErrorf("%s: listen has neither tls nor dtls", path)
 	}
 	return c, c.Store.check(path)
+}
+
+// anchorFiles returns the files with the function's trust anchors, perhaps some twice.
+func (c *mefConfig) anchorFiles() (files []string) {
+	for _, m := range c.MAFs {
+		files = append(files, m.Anchors...)
+	}
+	for _, in := range c.Instructions {
+		files = append(files, in.Anchors...)
+	}
+	return files
+}
+
+// anchorFiles returns the files with the function's trust anchors, perhaps some twice.
+func (c *mafConfig) anchorFiles() (files []string) {
+	for _, m := range c.MEFs {
+		files = append(files, m.Anchors...)
+	}
+	for _, client := range c.Clients {
+		files = append(files, client.Anchors...)
+	}
+	return files
 }
 
 func readMAFConfig(path string) (*mafConfig, error) {

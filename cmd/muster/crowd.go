@@ -30,6 +30,20 @@ type threshold struct {
 	mu       sync.Mutex
 	all      int // guarded by mu, as all below
 	networks map[netip.Prefix]int
+	shed     uint64 // turned away so far
+}
+
+// count returns how many handshakes are under way.
+func (t *threshold) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.all
+}
+
+func (t *threshold) shedCount() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shed
 }
 
 // enter counts a handshake until leave is called; ok is false if that exceeds a
@@ -39,6 +53,7 @@ func (t *threshold) enter(from net.Addr) (leave func(), ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.all >= maxHandshakes || t.networks[network] >= maxFromNetwork {
+		t.shed++
 		return nil, false
 	}
 	if t.networks == nil {
@@ -84,7 +99,15 @@ func guestOf(p muster.Peer) guest {
 // A crowd is the connections that are open, from the oldest, by their peers.
 type crowd struct {
 	mu    sync.Mutex
-	conns map[guest][]*countedConn // guarded by mu
+	conns map[guest][]*countedConn // guarded by mu, as all below
+	size  int
+}
+
+// count returns how many connections are open.
+func (c *crowd) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.size
 }
 
 // A countedConn leaves its crowd when it is closed.
@@ -121,6 +144,7 @@ func (c *crowd) join(conn *handshake.Conn) (oldest net.Conn) {
 		oldest = first
 	}
 	c.conns[who] = append(c.conns[who], counted)
+	c.size++
 	return oldest
 }
 
@@ -130,6 +154,7 @@ func (c *crowd) remove(who guest, conn *countedConn) {
 	if i < 0 {
 		return
 	}
+	c.size--
 	if c.conns[who] = slices.Delete(c.conns[who], i, i+1); len(c.conns[who]) == 0 {
 		delete(c.conns, who)
 	}

@@ -13,6 +13,7 @@ import (
 	"muster"
 	"muster/handshake"
 	"muster/handshake/dtls12"
+	"muster/metrics"
 )
 
 // drainTime is how long a function that is told to stop waits for what it has begun.
@@ -22,7 +23,8 @@ const drainTime = 10 * time.Second
 // What established has not made durable is not served.
 type entrance struct {
 	log         *slog.Logger
-	refusals    *refusalLog // may be nil
+	refusals    *refusalLog  // may be nil
+	set         *metrics.Set // may be nil
 	established func(ctx context.Context, s *muster.Session) error
 	serve       func(ctx context.Context, c *handshake.Conn)
 
@@ -81,12 +83,17 @@ func (e *entrance) acceptDTLS(ctx context.Context, listener *dtls12.Listener, se
 
 func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, shake func() (*handshake.Conn, error)) {
 	log := e.log.With("remote", remote.String(), "transport", via)
+	begun := time.Now()
 	conn, err := shake()
+	e.set.Handshake(string(via), time.Since(begun), err)
 	if err != nil {
 		logRefusal(log.With(e.refusals.note(remote, via, err)...), "handshake refused", err)
 		return
 	}
-	if err := e.established(ctx, conn.Session); err != nil {
+	conn.Session.Decorate(e.set.Exporter)
+	err = e.established(ctx, conn.Session)
+	e.set.Session(string(via), err)
+	if err != nil {
 		logRefusal(log, "session refused", err)
 		_ = conn.Close()
 		return

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
@@ -17,6 +16,7 @@ import (
 	"muster/cert"
 	"muster/handshake"
 	"muster/maf"
+	"muster/metrics"
 	"muster/primitive"
 	"muster/tef"
 )
@@ -48,7 +48,7 @@ func newMAFCommand() *cobra.Command {
 }
 
 // newMAF assembles the function without a socket, which checks the configuration.
-func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate, status *statusSource) (*maf.Function, *mefClients, error) {
+func newMAF(config *mafConfig, store mafStore, identity identitySource, status *statusSource, set *metrics.Set) (*maf.Function, *mefClients, error) {
 	wire, err := primitive.NewWire(primitive.WireConfig{})
 	if err != nil {
 		return nil, nil, err
@@ -80,7 +80,7 @@ func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate, status
 	for _, m := range config.MEFs {
 		c.MEFs = append(c.MEFs, m.FQDN)
 	}
-	function, err := maf.New(c, store, tef.Stores{Registrations: store, Keys: store}, mefs)
+	function, err := maf.New(c, store, tef.Stores{Registrations: store, Keys: store}, measureRetriever(mefs, set))
 	if err != nil {
 		return nil, nil, configErrorf("%v", err)
 	}
@@ -88,30 +88,35 @@ func newMAF(config *mafConfig, store mafStore, identity *tls.Certificate, status
 }
 
 func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen observer) (*service, error) {
-	identity, err := config.Identity.load()
+	identity, err := config.Identity.open()
 	if err != nil {
 		return nil, err
 	}
-	store, err := openStore(ctx, config.Store)
+	opened, err := openStore(ctx, config.Store)
 	if err != nil {
 		return nil, err
 	}
 	s := newService(log)
-	s.closers = append(s.closers, store.Close)
+	s.closers = append(s.closers, opened.Close)
+	set := config.Metrics.set(metrics.MAF)
+	store := measureStore(opened, set)
 	status, err := openStatus(config.Status, log)
 	if err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
-	function, mefs, err := newMAF(config, store, identity, status)
+	function, mefs, err := newMAF(config, store, identity.get, status, set)
 	if err == nil {
 		s.closers = append(s.closers, mefs.close)
-		role := mafRole(function, log, seen).awkwardly(config.awkward, log)
+		role := mafRole(function, log, seen.measured(set)).measured(set).awkwardly(config.awkward, log)
 		role.pskTime = config.FetchTimeout
 		if len(config.Clients) > 0 {
 			role.verify = function.VerifyPeer
 		}
-		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, role)
+		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
+	}
+	if err == nil {
+		err = s.watch(config.Metrics, set, config.anchorFiles(), identity, storeAnswers(store), check{"mef", remembered(reachMemory, mefs.reach)})
 	}
 	if err != nil {
 		_ = s.stop()
@@ -178,7 +183,7 @@ type mefClient struct {
 	mmef tef.Requester
 }
 
-func newMEFClients(config *mafConfig, wire *primitive.Wire, identity *tls.Certificate, status *statusSource) (*mefClients, error) {
+func newMEFClients(config *mafConfig, wire *primitive.Wire, identity identitySource, status *statusSource) (*mefClients, error) {
 	m := &mefClients{make(map[muster.FQDN]*mefClient)}
 	for _, endpoint := range config.MEFs {
 		if m.clients[endpoint.FQDN] != nil {
@@ -189,7 +194,7 @@ func newMEFClients(config *mafConfig, wire *primitive.Wire, identity *tls.Certif
 			return nil, err
 		}
 		client, err := handshake.NewClient(handshake.Config{
-			Name: endpoint.FQDN, Identity: func() (*tls.Certificate, error) { return identity, nil }, VerifyStapled: verify,
+			Name: endpoint.FQDN, Identity: identity, VerifyStapled: verify,
 			Timeout: config.FetchTimeout, NoCBC: config.Handshake.NoCBC,
 		})
 		if err != nil {
@@ -231,6 +236,19 @@ func (m *mefClients) RetrieveKey(ctx context.Context, id muster.KeID, usage must
 	defer clear(octets)
 	km, err := muster.NewKm(octets)
 	return maf.RetrievedKey{Km: km, EnroleeID: key.Source, Lifetime: time.Until(key.Expires)}, err
+}
+
+// reach returns nil if one of the MEFs answers, be it with a refusal.
+func (m *mefClients) reach(ctx context.Context) error {
+	var errs []error
+	for name, client := range m.clients {
+		_, err := client.http.Do(ctx, tef.RetrieveBase(client.mmef.Wire, client.mmef.From, rand.Text()))
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, muster.Refuse(muster.CodeMEFUnreachable, "%s: %w", name, err))
+	}
+	return errors.Join(errs...)
 }
 
 func (m *mefClients) close() error {

@@ -14,6 +14,7 @@ import (
 	"muster/binding"
 	"muster/cert"
 	"muster/mef"
+	"muster/metrics"
 	"muster/primitive"
 	"muster/tef"
 )
@@ -154,16 +155,18 @@ func (c verdictConfig) read() (mef.Verdict, error) {
 }
 
 func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen observer) (*service, error) {
-	identity, err := config.Identity.load()
+	identity, err := config.Identity.open()
 	if err != nil {
 		return nil, err
 	}
-	store, err := openStore(ctx, config.Store)
+	opened, err := openStore(ctx, config.Store)
 	if err != nil {
 		return nil, err
 	}
 	s := newService(log)
-	s.closers = append(s.closers, store.Close)
+	s.closers = append(s.closers, opened.Close)
+	set := config.Metrics.set(metrics.MEF)
+	store := measureStore(opened, set)
 	status, err := openStatus(config.Status, log)
 	if err != nil {
 		return nil, errors.Join(err, s.stop())
@@ -172,9 +175,12 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	function, err := newMEF(config, store, status)
 	if err == nil {
 		s.replace = function.Replace
-		role := mefRole(function, log, seen).awkwardly(config.awkward, log)
+		role := mefRole(function, log, seen.measured(set)).measured(set).awkwardly(config.awkward, log)
 		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
-		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity, role)
+		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
+	}
+	if err == nil {
+		err = s.watch(config.Metrics, set, config.anchorFiles(), identity, storeAnswers(store))
 	}
 	if err != nil {
 		_ = s.stop()

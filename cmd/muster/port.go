@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"time"
 
@@ -17,7 +16,7 @@ type streamServer interface {
 }
 
 // newStreamServer returns the server for the credentials that a role knows.
-func newStreamServer(name muster.FQDN, limits handshakeConfig, identity *tls.Certificate, r role) (streamServer, error) {
+func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identitySource, r role) (streamServer, error) {
 	port := &sharedPort{timeout: limits.Timeout}
 	var err error
 	if r.psk != nil {
@@ -30,7 +29,7 @@ func newStreamServer(name muster.FQDN, limits handshakeConfig, identity *tls.Cer
 		}
 	}
 	port.certificates, err = handshake.NewServer(handshake.Config{
-		Name: name, Identity: func() (*tls.Certificate, error) { return identity, nil }, Verify: r.verifyNow,
+		Name: name, Identity: identity, Verify: r.verifyNow,
 		Timeout: limits.Timeout, SNIOptional: limits.ServerNameOptional, NoCBC: limits.NoCBC,
 		Protocols: []string{handshake.ProtocolHTTP2, handshake.ProtocolHTTP1},
 	})

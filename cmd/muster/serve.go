@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +20,7 @@ import (
 	"muster/handshake/dtls12"
 	"muster/maf"
 	"muster/mef"
+	"muster/metrics"
 	"muster/primitive"
 )
 
@@ -36,6 +37,9 @@ type service struct {
 	closers   []func() error        // in reverse order of opening
 	replace   func(mef.Rules) error // of a MEF; nil for a MAF
 	status    *statusSource
+	health    net.Listener // nil without metrics
+	anchors   atomic.Pointer[anchorTimes]
+	draining  atomic.Bool
 
 	base   context.Context // of all that runs; ends after the drain
 	cancel context.CancelFunc
@@ -56,12 +60,13 @@ type role struct {
 	established func(ctx context.Context, s *muster.Session) error
 	handler     primitive.Handler
 	fetch       binding.FetchFunc
+	set         *metrics.Set  // may be nil
 	refusals    *refusalLog   // of what verify refuses; may be nil
 	awkward     *awkward.Mode // nil but for tests of clients
 }
 
 // listen opens the sockets that the configuration names.
-func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity *tls.Certificate, r role) error {
+func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity identitySource, r role) error {
 	if listen.TLS != "" {
 		if err := s.listenTLS(name, listen, limits, identity, r); err != nil {
 			return err
@@ -73,7 +78,7 @@ func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshake
 	return nil
 }
 
-func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity *tls.Certificate, r role) error {
+func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity identitySource, r role) error {
 	server, err := newStreamServer(name, limits, identity, r)
 	if err != nil {
 		return err
@@ -89,21 +94,22 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 	}
 	s.http = binding.NewServer(http)
 	s.tasks.Go(s.http.Serve)
-	door := &entrance{log: s.log, refusals: r.refusals, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
 		if err := s.http.Handle(c); err != nil {
 			s.log.Debug("connection dropped", "error", err)
 		}
 	}}
+	r.set.WatchDoor(string(overTLS), metrics.Door{Live: door.crowd.count, HalfOpen: door.threshold.count, Shed: door.threshold.shedCount})
 	s.entrances = append(s.entrances, door)
 	s.tasks.Go(func() error { return door.acceptTLS(s.base, s.tls, server) })
 	s.log.Info("listening", "transport", overTLS, "address", s.tls.Addr().String())
 	return nil
 }
 
-func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeConfig, identity *tls.Certificate, r role) error {
+func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeConfig, identity identitySource, r role) error {
 	config := dtls12.Config{Name: name, PSK: r.psk, Timeout: limits.Timeout, MTU: limits.MTU, SNIOptional: limits.ServerNameOptional}
 	if r.verify != nil {
-		config.Identity, config.Verify = func() (*tls.Certificate, error) { return identity, nil }, r.verifyNow
+		config.Identity, config.Verify = identity, r.verifyNow
 	}
 	server, err := dtls12.NewServer(config)
 	if err != nil {
@@ -114,7 +120,7 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 	}
 	s.closers = append(s.closers, s.dtls.Close)
 	s.coap = coap.NewServer(coap.Config{Handler: r.handler, Logger: s.log})
-	door := &entrance{log: s.log, refusals: r.refusals, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
 		if r.awkward != nil {
 			c = r.awkward.Datagrams(c)
 		}
@@ -122,6 +128,7 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 			s.log.Debug("association ended", "error", err)
 		}
 	}}
+	r.set.WatchDoor(string(overDTLS), metrics.Door{Live: door.crowd.count, HalfOpen: s.dtls.HalfOpen, Shed: s.dtls.Shed})
 	s.entrances = append(s.entrances, door)
 	s.tasks.Go(func() error { return door.acceptDTLS(s.base, s.dtls, server) })
 	s.log.Info("listening", "transport", overDTLS, "address", s.dtls.Addr().String())
@@ -142,6 +149,7 @@ func (r role) verifyNow(chain []*x509.Certificate) (muster.Peer, error) {
 func (s *service) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	s.draining.Store(true)
 	var errs []error
 	if s.tls != nil {
 		errs = append(errs, s.tls.Close())

@@ -52,6 +52,8 @@ func newSealer(rootKey string) (*seal.Sealer, error) {
 type database interface {
 	mefStore
 	maf.Store
+	Pending() int
+	Ping(ctx context.Context) error
 	Close() error
 }
 

@@ -36,6 +36,8 @@ type world struct {
 	mefAddresses listenConfig // once started
 	mafAddress   string       // over DTLS
 	mafTLS       string       // if it listens there
+	mefService   *service
+	mafService   *service
 }
 
 // newWorld writes a laboratory. Nothing runs yet.
@@ -74,6 +76,7 @@ func (w *world) startMEF() (stop func()) {
 	w.t.Helper()
 	s, err := startMEF(context.Background(), w.mef, newLogger(w.mefLog), w.ledger.observer())
 	must(w.t, err)
+	w.mefService = s
 	w.mefAddresses = listenConfig{TLS: s.tls.Addr().String(), DTLS: s.dtls.Addr().String()}
 	w.maf.MEFs[0].Address = w.mefAddresses.TLS
 	return w.stopper(s)
@@ -84,6 +87,7 @@ func (w *world) startMAF() (stop func()) {
 	w.t.Helper()
 	s, err := startMAF(context.Background(), w.maf, newLogger(w.mafLog), w.ledger.observer())
 	must(w.t, err)
+	w.mafService = s
 	w.mafAddress = s.dtls.Addr().String()
 	if s.tls != nil {
 		w.mafTLS = s.tls.Addr().String()

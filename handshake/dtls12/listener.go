@@ -72,6 +72,7 @@ type Listener struct {
 	count    int // remotes
 	halfOpen int
 	prefixes map[netip.Prefix]int // half-open remotes
+	shed     uint64               // handshakes that a limit refused or ended
 	unproved list.List            // half-open remotes without a cookie, from the oldest
 }
 
@@ -120,6 +121,20 @@ func (l *Listener) Accept() (net.PacketConn, net.Addr, error) {
 
 // Addr returns the address of the socket.
 func (l *Listener) Addr() net.Addr { return l.conn.LocalAddr() }
+
+// HalfOpen returns how many handshakes are half open.
+func (l *Listener) HalfOpen() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.halfOpen
+}
+
+// Shed returns how many handshakes a limit has refused or ended so far.
+func (l *Listener) Shed() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shed
+}
 
 // Close lets no further handshake begin. What Accept has returned goes on; the
 // socket and its goroutine end with the last of them.
@@ -202,10 +217,15 @@ func (l *Listener) route(datagram []byte, from netip.AddrPort) {
 // holds mu.
 func (l *Listener) admit(from netip.AddrPort) *remote {
 	prefix := sourcePrefix(from.Addr())
-	if l.draining || l.count >= l.limits.Associations || l.prefixes[prefix] >= l.limits.HalfOpenPerPrefix {
+	if l.draining {
+		return nil
+	}
+	if l.count >= l.limits.Associations || l.prefixes[prefix] >= l.limits.HalfOpenPerPrefix {
+		l.shed++
 		return nil
 	}
 	if l.halfOpen >= l.limits.HalfOpen && !l.makeRoom() {
+		l.shed++
 		return nil
 	}
 	l.count++
@@ -228,6 +248,7 @@ func (l *Listener) makeRoom() bool {
 		return false
 	}
 	l.forget(r)
+	l.shed++
 	return true
 }
 
