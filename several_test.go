@@ -53,7 +53,7 @@ func newLandscape(t *testing.T) *landscape {
 		store := mustertest.NewMemory()
 		config := mef.Config{
 			FQDN: fqdn, Derivation: muster.ProfileMasterCredential, FetchWindow: time.Minute, MaxFetches: 3, MaxLive: 9,
-			Wire: wire, Administrators: stakeholders, MaxKeys: 9, RetryDuration: time.Hour, Rand: rand.Reader,
+			Wire: wire, Administrators: stakeholders, MaxKeys: 9, RetryDuration: 10 * time.Minute, Rand: rand.Reader,
 		}
 		for _, client := range mafs {
 			config.MAFs = append(config.MAFs, mef.Client{Name: client, Anchors: root})
@@ -182,11 +182,18 @@ func (d *landscapeDevice) DialMAF(ctx context.Context, identity string, km muste
 
 func (l *landscape) device(n, mef, maf int) (*enrolee.Enrolee, *landscapeDevice) {
 	l.Helper()
+	return l.deviceThat(n, mef, maf, nil, nil)
+}
+
+// deviceThat is a device that performs the commands of its MEF.
+func (l *landscape) deviceThat(n, mef, maf int, executor enrolee.Executor, exchanged func(enrolee.Exchange, error)) (*enrolee.Enrolee, *landscapeDevice) {
+	l.Helper()
 	d := &landscapeDevice{landscape: l, n: n, mef: name(l, "mef"+string(rune('0'+mef))+".example.com"), maf: name(l, "maf"+string(rune('0'+maf))+".example.com")}
 	e, err := enrolee.New(enrolee.Config{
 		EnroleeID: l.enroleeID(n), MEF: d.mef, MAF: d.maf, AdminFQDN: name(l, "admin1.example.com"), Derivation: muster.ProfileMasterCredential,
 		Wire: l.wire, Now: func() time.Time { return l.pki.Now }, Rand: func() float64 { return 0.5 },
-		Sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+		Sleep:    func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+		Executor: executor, Exchanged: exchanged,
 	}, d, d)
 	if err != nil {
 		l.Fatal(err)
@@ -273,21 +280,45 @@ func TestTwoStakeholdersOnOneMAF(t *testing.T) {
 }
 
 // TestEnrolmentExchange has a device enrol, register with its MEF, and perform what
-// waits for it, in one session.
+// waits for it, in one session. It comes again when the MEF wants to be asked.
 func TestEnrolmentExchange(t *testing.T) {
 	l := newLandscape(t)
-	e, d := l.device(1, 1, 1)
+	executor := new(nodes)
+	var exchanges []enrolee.Exchange
+	e, d := l.deviceThat(1, 1, 1, executor, func(done enrolee.Exchange, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		exchanges = append(exchanges, done)
+	})
 	command := tef.CommandDescription{Class: tef.ClassNode, Node: &tef.NodeProcessing{Path: "./a", Type: tef.NodeTrustAnchor}}
 	if err := tef.Queue(t.Context(), l.stores[d.mef], d.mef, l.enroleeID(1), name(t, "admin1.example.com"), "1", command, l.pki.Now); err != nil {
 		t.Fatal(err)
 	}
-	executor := new(nodes)
-	done, err := e.Exchange(t.Context(), &enrolee.Commander{Executor: executor})
-	if err != nil || done.RetryAfter != time.Hour || !done.Registration.CommandWaits || len(executor.paths) != 1 || done.Credential.KeID.MEF() != d.mef {
-		t.Errorf("exchanged %+v, %v, performed %v", done, err, executor.paths)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := e.Maintain(ctx, func(event enrolee.Event) {
+		cancel()
+		lifetime := event.Credential.Expires.Sub(event.Credential.Enrolled)
+		if asked := 10*time.Minute + lifetime/20; event.Err != nil || event.Wait != asked {
+			t.Errorf("the device waits %s, not what the MEF asked for and a spread, in all %s: %v", event.Wait, asked, event.Err)
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if len(exchanges) != 1 || len(executor.paths) != 1 {
+		t.Fatalf("exchanged %+v, performed %v", exchanges, executor.paths)
+	}
+	done := exchanges[0]
+	if done.RetryAfter != 10*time.Minute || !done.Registration.CommandWaits || done.Credential.KeID.MEF() != d.mef {
+		t.Errorf("exchanged %+v", done)
 	}
 	if attachment := l.attach(e); attachment.Credential.KeID != done.Credential.KeID {
 		t.Error("the device attached with another credential")
+	}
+	kept, err := d.Load(t.Context())
+	if want := (enrolee.CommandMemory{ID: "1", Status: tef.CommandOK, Reported: true}); err != nil || kept.Command != want {
+		t.Errorf("the device remembers %+v, %v", kept.Command, err)
 	}
 }
 

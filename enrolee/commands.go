@@ -37,9 +37,9 @@ func (e *CommandError) Unwrap() error { return e.Err }
 // A CommandMemory is the last command that was performed and what became of it. It
 // keeps a command from being performed twice.
 type CommandMemory struct {
-	ID       string
-	Status   tef.CommandStatus
-	Reported bool // the MEF has answered the report
+	ID       string            `json:"id"`
+	Status   tef.CommandStatus `json:"status"`
+	Reported bool              `json:"reported,omitempty"` // the MEF has answered the report
 }
 
 // A Commander performs the commands of one MEF for one client registration. Its
@@ -198,11 +198,12 @@ type Exchange struct {
 }
 
 // Exchange is Enrol with more in the same session: it registers with the MEF for
-// the Enrolee's stakeholder, and performs the MEF's commands. An error comes with
-// what was achieved before it; the credential is kept as soon as it is there.
+// the Enrolee's stakeholder, and has the Executor perform the MEF's commands. An
+// error comes with what was achieved before it; the credential is kept as soon as
+// it is there, and so is what has become of each command.
 //
 // TS-0003 8.3.4.6, 8.3.5.2.3
-func (e *Enrolee) Exchange(ctx context.Context, commander *Commander) (done Exchange, err error) {
+func (e *Enrolee) Exchange(ctx context.Context) (done Exchange, err error) {
 	conn, err := e.dialer.DialMEF(ctx)
 	if err != nil {
 		return done, fmt.Errorf("handshake with the MEF %s: %w", e.config.MEF, err)
@@ -216,6 +217,14 @@ func (e *Enrolee) Exchange(ctx context.Context, commander *Commander) (done Exch
 	if err != nil {
 		return done, refused(err, "registration with the MEF %s", e.config.MEF)
 	}
+	kept, err := e.keyring.Load(ctx)
+	if err != nil {
+		return done, err
+	}
+	commander := Commander{Executor: e.config.Executor, Memory: kept.Command, Remember: func(ctx context.Context, m CommandMemory) error {
+		kept.Command = m
+		return e.keyring.Save(ctx, kept)
+	}}
 	done.RetryAfter, err = commander.Obey(ctx, mmef, done.Registration.ID)
 	return done, err
 }

@@ -30,6 +30,11 @@ type Config struct {
 	// stored the enrolment and the MAF has taken the KmID into use, for functions
 	// that serve no base resource.
 	Unconfirmed bool
+	// Executor performs the commands of the MEF, for which Ensure and Maintain then
+	// ask whenever they enrol; nil if they are not asked for.
+	Executor Executor
+	// Exchanged is told what such an Enrolment Exchange has brought; it may be nil.
+	Exchanged func(Exchange, error)
 
 	Now   func() time.Time                                 // the wall clock
 	Sleep func(ctx context.Context, d time.Duration) error // returns ctx's error if it ends first
@@ -62,9 +67,13 @@ type Credential struct {
 	Expires  time.Time // zero until the MAF has told it
 }
 
-// Credentials are what an Enrolee keeps: the one that works, and a newer one that
-// has not proved itself yet. Either may be nil.
-type Credentials struct{ Current, Next *Credential }
+// Credentials are what an Enrolee keeps: the one that works, a newer one that has
+// not proved itself yet, and what it remembers of the MEF's commands. Either of
+// the credentials may be nil.
+type Credentials struct {
+	Current, Next *Credential
+	Command       CommandMemory
+}
 
 // A Keyring keeps the Credentials of one Enrolee. A Keyring that holds none loads
 // the zero Credentials. Save is atomic and durable: after it returned nil, Load
@@ -82,6 +91,7 @@ type Enrolee struct {
 	config  Config
 	dialer  Dialer
 	keyring Keyring
+	askAt   time.Time // for commands of the MEF, which it asked to be asked for then; or zero
 }
 
 // New returns an Enrolee, or an error that says what the configuration lacks.
@@ -92,7 +102,7 @@ func New(config Config, dialer Dialer, keyring Keyring) (*Enrolee, error) {
 	case config.Now == nil || config.Sleep == nil || config.Rand == nil || config.Wire == nil:
 		return nil, errors.New("the Enrolee lacks a clock, a way to sleep, a source of chance or the wire names")
 	}
-	return &Enrolee{config, dialer, keyring}, nil
+	return &Enrolee{config: config, dialer: dialer, keyring: keyring}, nil
 }
 
 // Enrol runs the MEF Handshake, exports Ke and its KeID, derives Km for the MAF
@@ -210,11 +220,12 @@ func (e *Enrolee) prove(ctx context.Context, kept Credentials) (*Attachment, err
 		return nil, err
 	}
 	if err = e.confirm(ctx, attachment); err == nil {
-		err = e.keyring.Save(ctx, Credentials{Current: kept.Next})
+		kept.Current, kept.Next = kept.Next, nil
+		err = e.keyring.Save(ctx, kept)
 	}
 	if err != nil {
 		_ = attachment.Close()
-		return nil, fmt.Errorf("first session with the MAF %s under %s: %w", kept.Next.MAF, kept.Next.KmID, err)
+		return nil, fmt.Errorf("first session with the MAF %s under %s: %w", attachment.Credential.MAF, attachment.Credential.KmID, err)
 	}
 	return attachment, nil
 }

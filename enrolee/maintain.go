@@ -63,10 +63,36 @@ func (e *Enrolee) Ensure(ctx context.Context) (*Attachment, error) {
 			return attachment, err
 		}
 	}
-	if _, err := e.Enrol(ctx); err != nil {
+	if err := e.enrol(ctx); err != nil {
 		return nil, err
 	}
 	return e.Attach(ctx)
+}
+
+// maxQuestions is how many times at most in the lifetime of a credential a MEF is
+// asked for commands, whatever retryDuration it gives: each question is an
+// enrolment, and one that enrols too often looks like two devices.
+const maxQuestions = 24
+
+// enrol is Enrol, or an Exchange if there is someone to perform the MEF's
+// commands. What fails after the enrolment is told and does not undo it.
+func (e *Enrolee) enrol(ctx context.Context) error {
+	if e.config.Executor == nil {
+		_, err := e.Enrol(ctx)
+		return err
+	}
+	done, err := e.Exchange(ctx)
+	if e.config.Exchanged != nil {
+		e.config.Exchanged(done, err)
+	}
+	if done.Credential.KeID.IsZero() {
+		return err
+	}
+	e.askAt = time.Time{}
+	if done.RetryAfter > 0 {
+		e.askAt = e.config.Now().Add(done.RetryAfter)
+	}
+	return nil
 }
 
 // An Event tells what Maintain did or will do.
@@ -78,7 +104,7 @@ type Event struct {
 
 // Maintain keeps the Enrolee enrolled until ctx ends, whose error it returns: it
 // enrols, attaches, enrols again when two thirds of the credential's lifetime
-// have passed, and backs off where it fails. The old credential stays in use
+// have passed or the MEF wants to be asked for commands, and backs off where it fails. The old credential stays in use
 // until the new one has proved itself. Each attempt is reported.
 func (e *Enrolee) Maintain(ctx context.Context, report func(Event)) error {
 	for failures, hurries := 0, 0; ; {
@@ -117,7 +143,7 @@ func (e *Enrolee) refresh(ctx context.Context, failures int) (Credential, error)
 		return *kept.Current, nil
 	}
 	if kept.Next == nil || givesUp(failures) {
-		if _, err := e.Enrol(ctx); err != nil {
+		if err := e.enrol(ctx); err != nil {
 			return Credential{}, err
 		}
 		if kept, err = e.keyring.Load(ctx); err != nil {
@@ -141,8 +167,18 @@ func givesUp(failures int) bool {
 	return n%maxPatience == 0 || n < maxPatience && n&(n-1) == 0
 }
 
+// renewal is when to enrol again: after two thirds of the lifetime, or earlier
+// where the MEF has asked to be asked for commands.
 func (e *Enrolee) renewal(c Credential) time.Time {
-	return c.Enrolled.Add(c.Expires.Sub(c.Enrolled) * 2 / 3)
+	lifetime := c.Expires.Sub(c.Enrolled)
+	due := c.Enrolled.Add(lifetime * 2 / 3)
+	if e.askAt.IsZero() || !e.askAt.Before(due) {
+		return due
+	}
+	if soonest := c.Enrolled.Add(lifetime / maxQuestions); e.askAt.Before(soonest) {
+		return soonest
+	}
+	return e.askAt
 }
 
 func (e *Enrolee) dueForRenewal(c Credential) bool { return !e.config.Now().Before(e.renewal(c)) }

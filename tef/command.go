@@ -55,6 +55,9 @@ func (s CommandStatus) reportable() bool {
 	return false
 }
 
+// Failed reports whether s says that a command was not performed, and why.
+func (s CommandStatus) Failed() bool { return s.reportable() && s != CommandOK }
+
 // A Command is a MEF client command (TS-0003 8.3.9): what to do, under an
 // identifier of 1 to 64 octets that is unique in its client registration.
 type Command struct {

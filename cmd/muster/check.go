@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -70,7 +71,7 @@ func checkConfig(file string) error {
 		if err != nil {
 			return err
 		}
-		_, closeDevice, err := newEnrolee(config)
+		_, closeDevice, err := newEnrolee(config, io.Discard)
 		if err != nil {
 			return err
 		}

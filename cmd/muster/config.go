@@ -125,6 +125,8 @@ type enroleeConfig struct {
 	Profile cert.Profile `yaml:"profile"`
 	// Credentials is the file in which the Master Credential is kept.
 	Credentials credentialsConfig `yaml:"credentials"`
+	// Commands say who performs what the MEF wants done; without it the device does not ask for commands.
+	Commands commandsConfig `yaml:"commands"`
 	// Handshake are the limits of handshakes.
 	Handshake handshakeConfig `yaml:"handshake"`
 	// Unconfirmed skips the request by which the device learns that the MEF has stored the enrolment.
@@ -416,6 +418,9 @@ func readEnroleeConfig(path string) (*enroleeConfig, error) {
 	orDefault(&c.Derivation, muster.ProfileMasterCredential)
 	orDefault(&c.MEF.Transport, overTLS)
 	orDefault(&c.MAF.Transport, overDTLS)
+	if err := c.Commands.setDefaults(path); err != nil {
+		return nil, err
+	}
 	resolve(path, &c.Kpm.Path, &c.Kpm.RootKey)
 	if hasKpm := !c.Kpm.ID.IsZero(); hasKpm == (c.Identity != identityConfig{}) || hasKpm != (c.Kpm.Path != "" && c.Kpm.RootKey != "") {
 		return nil, configErrorf("%s: a device has either identity, or kpm with id, path and root_key", path)

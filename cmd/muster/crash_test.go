@@ -119,7 +119,7 @@ func (w *world) enrolUntilKilled(t testing.TB, mef *process, first, devices, wor
 		all.Go(func() {
 			for config := range queue {
 				begun <- struct{}{}
-				device, closeDevice, err := newEnrolee(config)
+				device, closeDevice, err := newEnrolee(config, io.Discard)
 				if err != nil {
 					t.Error(err)
 					return

@@ -247,7 +247,7 @@ func (d *demo) device(lab *laboratory, n int, addresses demoAddresses, via trans
 	}
 	config.MEF.Transport, config.MEF.Address = via, addresses.mef[via]
 	config.MAF.Transport, config.MAF.Address = via, addresses.maf[via]
-	device, closeDevice, err := newEnrolee(config)
+	device, closeDevice, err := newEnrolee(config, io.Discard)
 	return &demoDevice{device, config, closeDevice}, err
 }
 

@@ -36,7 +36,7 @@ command prints identifiers and the time of expiry, and never a key.`,
 			if err != nil {
 				return err
 			}
-			device, closeDevice, err := newEnrolee(config)
+			device, closeDevice, err := newEnrolee(config, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -84,8 +84,9 @@ func attachOnce(ctx context.Context, device *enrolee.Enrolee, renew *bool) (*enr
 	return device.Ensure(ctx)
 }
 
-// newEnrolee assembles a device, which checks its configuration.
-func newEnrolee(config *enroleeConfig) (*enrolee.Enrolee, func() error, error) {
+// newEnrolee assembles a device, which checks its configuration. It tells in notes
+// what has become of the MEF's commands.
+func newEnrolee(config *enroleeConfig, notes io.Writer) (*enrolee.Enrolee, func() error, error) {
 	var identity *tls.Certificate
 	var kpm muster.Kpm
 	var err error
@@ -122,6 +123,7 @@ func newEnrolee(config *enroleeConfig) (*enrolee.Enrolee, func() error, error) {
 	device, err := enrolee.New(enrolee.Config{
 		EnroleeID: config.EnroleeID, MEF: config.MEF.FQDN, MAF: config.MAF.FQDN, AdminFQDN: config.AdminFQDN,
 		Labels: config.Labels, Derivation: config.Derivation, Wire: wire, Unconfirmed: config.Unconfirmed,
+		Executor: config.Commands.executor(), Exchanged: tellExchange(notes),
 		Now: time.Now, Sleep: sleep, Rand: rand.Float64,
 	}, dial, keys)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -44,7 +45,7 @@ func strangers(t *testing.T) *world {
 // enrols reports with which code a device is refused that enrols anew.
 func (w *world) enrols(via transport) (muster.Code, error) {
 	config := w.deviceConfig(0, via)
-	device, closeDevice, err := newEnrolee(config)
+	device, closeDevice, err := newEnrolee(config, io.Discard)
 	must(w.t, err)
 	defer func() { _ = closeDevice() }()
 	_, err = device.Enrol(w.t.Context())

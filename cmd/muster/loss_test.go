@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -97,7 +98,7 @@ func (w *world) bootstrapOver(t *testing.T, n int, toMEF, toMAF string, loss mus
 // its credentials.
 func withDevice(t testing.TB, config *enroleeConfig, use func(*enrolee.Enrolee)) {
 	t.Helper()
-	device, closeDevice, err := newEnrolee(config)
+	device, closeDevice, err := newEnrolee(config, io.Discard)
 	must(t, err)
 	defer func() { must(t, closeDevice()) }()
 	use(device)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"testing"
 
 	"muster"
@@ -58,7 +59,7 @@ func TestDatabaseAway(t *testing.T) {
 	w.startMEF()
 	w.startMAF()
 	must(t, server.Kill())
-	device, closeDevice, err := newEnrolee(w.deviceConfig(0, overTLS))
+	device, closeDevice, err := newEnrolee(w.deviceConfig(0, overTLS), io.Discard)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -127,7 +128,7 @@ func (w *world) deviceConfig(n int, via transport) *enroleeConfig {
 // device is the Enrolee of a configuration, until the test ends.
 func (w *world) device(config *enroleeConfig) *enrolee.Enrolee {
 	w.t.Helper()
-	device, closeDevice, err := newEnrolee(config)
+	device, closeDevice, err := newEnrolee(config, io.Discard)
 	must(w.t, err)
 	w.t.Cleanup(func() { _ = closeDevice() })
 	return device
@@ -137,7 +138,7 @@ func (w *world) device(config *enroleeConfig) *enrolee.Enrolee {
 // under its KmID.
 func (w *world) attached(config *enroleeConfig) enrolee.Credential {
 	w.t.Helper()
-	device, closeDevice, err := newEnrolee(config)
+	device, closeDevice, err := newEnrolee(config, io.Discard)
 	must(w.t, err)
 	defer func() { _ = closeDevice() }()
 	attachment, err := device.Ensure(w.t.Context())

@@ -71,10 +71,11 @@ func (k *Keyring) Close() error { return k.lock.Close() }
 
 // file is the form on disk.
 type file struct {
-	Version int     `json:"version"`
-	DataKey []byte  `json:"dataKey"` // wrapped
-	Current *record `json:"current,omitempty"`
-	Next    *record `json:"next,omitempty"`
+	Version int                   `json:"version"`
+	DataKey []byte                `json:"dataKey"` // wrapped
+	Current *record               `json:"current,omitempty"`
+	Next    *record               `json:"next,omitempty"`
+	Command enrolee.CommandMemory `json:"command,omitzero"`
 }
 
 type record struct {
@@ -112,6 +113,7 @@ func (k *Keyring) Load(context.Context) (enrolee.Credentials, error) {
 	if c.Next, err = f.Next.open(sealer); err != nil {
 		return enrolee.Credentials{}, fmt.Errorf("credentials: %s: next: %w", k.path, err)
 	}
+	c.Command = f.Command
 	return c, nil
 }
 
@@ -125,7 +127,7 @@ func (k *Keyring) Save(_ context.Context, c enrolee.Credentials) error {
 	if err := sealer.UseDataKey(dataKey, wrapped); err != nil {
 		return fmt.Errorf("credentials: %w", err)
 	}
-	f := file{Version: formatVersion, DataKey: wrapped}
+	f := file{Version: formatVersion, DataKey: wrapped, Command: c.Command}
 	if f.Current, err = newRecord(sealer, c.Current); err != nil {
 		return fmt.Errorf("credentials: %w", err)
 	}

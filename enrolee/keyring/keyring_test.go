@@ -50,7 +50,7 @@ func TestKeepsCredentials(t *testing.T) {
 	if c, err := k.Load(t.Context()); err != nil || c.Current != nil || c.Next != nil {
 		t.Fatalf("an empty keyring holds %v, %v", c, err)
 	}
-	saved := enrolee.Credentials{Current: credential("1", "a"), Next: credential("2", "b")}
+	saved := enrolee.Credentials{Current: credential("1", "a"), Next: credential("2", "b"), Command: enrolee.CommandMemory{ID: "c", Status: 20, Reported: true}}
 	saved.Next.KmID = muster.KmID{}
 	for range 2 {
 		if err := k.Save(t.Context(), saved); err != nil {
@@ -68,6 +68,9 @@ func TestKeepsCredentials(t *testing.T) {
 		if g.KeID != w.KeID || g.KmID != w.KmID || g.MAF != w.MAF || !g.Km.Equal(w.Km) || !g.Expires.Equal(w.Expires) || !g.Enrolled.Equal(w.Enrolled) {
 			t.Errorf("%s came back as %+v, not %+v", name, g, w)
 		}
+	}
+	if got.Command != saved.Command {
+		t.Errorf("the command came back as %+v", got.Command)
 	}
 	entries := must(os.ReadDir(filepath.Dir(path)))
 	if len(entries) != 2 {
