@@ -100,6 +100,7 @@ type mafConfig struct {
 	// RefusalMemory is how long a MEF's refusal is remembered; 30s by default.
 	RefusalMemory time.Duration `yaml:"refusal_memory"`
 
+	file    string        // this was read from
 	awkward *awkward.Mode // nil but for tests of clients
 }
 
@@ -369,7 +370,7 @@ func (c *mafConfig) anchorFiles() (files []string) {
 }
 
 func readMAFConfig(path string) (*mafConfig, error) {
-	c := new(mafConfig)
+	c := &mafConfig{file: path}
 	if err := readYAML(path, c); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"muster"
-	"muster/metrics"
 )
 
 const (
@@ -30,7 +29,7 @@ type check struct {
 
 // serveHealth opens the listener for metrics, liveness and readiness. It is the last that closes, so that readiness tells of
 // the drain.
-func (s *service) serveHealth(config metricsConfig, set *metrics.Set, checks ...check) error {
+func (s *service) serveHealth(config metricsConfig, checks ...check) error {
 	address, err := loopback(config.Listen)
 	if err != nil {
 		return configErrorf("metrics.listen: %v", err)
@@ -39,7 +38,7 @@ func (s *service) serveHealth(config metricsConfig, set *metrics.Set, checks ...
 		return configErrorf("metrics.listen: %v", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", set.Handler())
+	mux.Handle("GET /metrics", s.set.Handler())
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readiness(checks))
 	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
@@ -159,9 +158,9 @@ func remembered(memory time.Duration, ask func(ctx context.Context) error) func(
 	}
 }
 
-// watch tells a set what can be asked at any time, and serves it, if the
+// watch tells the set what can be asked at any time, and serves it, if the
 // configuration says where.
-func (s *service) watch(config metricsConfig, set *metrics.Set, anchors []string, own *identity, more ...check) error {
+func (s *service) watch(config metricsConfig, anchors []string, more ...check) error {
 	if config.Listen == "" {
 		return nil
 	}
@@ -170,8 +169,8 @@ func (s *service) watch(config metricsConfig, set *metrics.Set, anchors []string
 		return err
 	}
 	s.anchors.Store(&times)
-	set.WatchExpiry("identity", func() time.Time { return own.leaf().NotAfter })
-	set.WatchExpiry("anchor", func() time.Time { return s.anchors.Load().first })
-	checks := append([]check{s.running(), own.valid(), s.anchored()}, more...)
-	return s.serveHealth(config, set, checks...)
+	s.set.WatchExpiry("identity", func() time.Time { return s.own.leaf().NotAfter })
+	s.set.WatchExpiry("anchor", func() time.Time { return s.anchors.Load().first })
+	checks := append([]check{s.running(), s.own.valid(), s.anchored()}, more...)
+	return s.serveHealth(config, checks...)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,15 @@ func newMAFCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "maf --config FILE",
 		Short: "Run an M2M Authentication Function until SIGTERM",
-		Args:  cobra.NoArgs,
+		Long: `Run an M2M Authentication Function until SIGTERM.
+
+On SIGHUP it reads the configuration again and puts it in the place of the one
+before, with its trust anchors and its identity, but for what needs a restart:
+listen, store, handshake, status, metrics, fetch_timeout, and the first client
+with a certificate. No session ends. A configuration that is wrong is refused,
+and the old one stays. The files of the identity are taken up without a signal
+when they have changed.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := readMAFConfig(file)
 			if err != nil {
@@ -38,7 +47,7 @@ func newMAFCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			<-cmd.Context().Done()
+			service.awaitEnd(cmd.Context())
 			return service.stop()
 		},
 	}
@@ -88,7 +97,7 @@ func newMAF(config *mafConfig, store mafStore, identity identitySource, status *
 }
 
 func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen observer) (*service, error) {
-	identity, err := config.Identity.open()
+	identity, err := config.Identity.open(config.FQDN)
 	if err != nil {
 		return nil, err
 	}
@@ -99,29 +108,44 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	s := newService(log)
 	s.closers = append(s.closers, opened.Close)
 	set := config.Metrics.set(metrics.MAF)
+	s.own, s.set = identity, set
 	store := measureStore(opened, set)
 	status, err := openStatus(config.Status, log)
 	if err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
-	function, mefs, err := newMAF(config, store, identity.get, status, set)
-	if err == nil {
-		s.closers = append(s.closers, mefs.close)
-		role := mafRole(function, log, seen.measured(set)).measured(set).awkwardly(config.awkward, log)
-		role.pskTime = config.FetchTimeout
-		if len(config.Clients) > 0 {
-			role.verify = function.VerifyPeer
+	assemble := func(config *mafConfig) (role, *mefClients, error) {
+		function, mefs, err := newMAF(config, store, identity.get, status, set)
+		if err != nil {
+			return role{}, nil, err
 		}
+		r := mafRole(function, log, seen.measured(set))
+		r.verify = function.VerifyPeer
+		return r, mefs, nil
+	}
+	first, clients, err := assemble(config)
+	var mefs atomic.Pointer[mefClients]
+	if err == nil {
+		mefs.Store(clients)
+		s.closers = append(s.closers, func() error { return mefs.Load().close() })
+		if len(config.Clients) == 0 {
+			first.verify = nil
+		}
+		slot := newSlot(first)
+		s.renew = func() (*renewal, error) { return renewMAF(config, assemble, slot, &mefs) }
+		role := slot.role().measured(set).awkwardly(config.awkward, log)
+		role.pskTime = config.FetchTimeout
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
 	}
 	if err == nil {
-		err = s.watch(config.Metrics, set, config.anchorFiles(), identity, storeAnswers(store), check{"mef", remembered(reachMemory, mefs.reach)})
+		err = s.watch(config.Metrics, config.anchorFiles(), storeAnswers(store), check{"mef", remembered(reachMemory, func(ctx context.Context) error { return mefs.Load().reach(ctx) })})
 	}
 	if err != nil {
 		_ = s.stop()
 		return nil, err
 	}
+	s.watchIdentity()
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
 		return store.SweepCredentials(ctx, now, tombstoneGrace, limit)
 	})

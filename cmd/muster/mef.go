@@ -32,9 +32,11 @@ func newMEFCommand() *cobra.Command {
 		Short: "Run an M2M Enrolment Function until SIGTERM",
 		Long: `Run an M2M Enrolment Function until SIGTERM.
 
-On SIGHUP it reads the configuration again and puts instructions, MAFs, their
-trust anchors, verdicts and intermediates in the place of those before. No
-session ends. A configuration that is wrong is refused, and the old one stays.`,
+On SIGHUP it reads the configuration again and puts it in the place of the one
+before, with its trust anchors and its identity, but for what needs a restart:
+listen, store, handshake, status and metrics. No session ends. A configuration
+that is wrong is refused, and the old one stays. The files of the identity are
+taken up without a signal when they have changed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := readMEFConfig(file)
@@ -46,7 +48,7 @@ session ends. A configuration that is wrong is refused, and the old one stays.`,
 			if err != nil {
 				return err
 			}
-			service.awaitEnd(cmd.Context(), config)
+			service.awaitEnd(cmd.Context())
 			return service.stop()
 		},
 	}
@@ -155,7 +157,7 @@ func (c verdictConfig) read() (mef.Verdict, error) {
 }
 
 func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen observer) (*service, error) {
-	identity, err := config.Identity.open()
+	identity, err := config.Identity.open(config.FQDN)
 	if err != nil {
 		return nil, err
 	}
@@ -166,26 +168,36 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	s := newService(log)
 	s.closers = append(s.closers, opened.Close)
 	set := config.Metrics.set(metrics.MEF)
+	s.own, s.set = identity, set
 	store := measureStore(opened, set)
 	status, err := openStatus(config.Status, log)
 	if err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
-	function, err := newMEF(config, store, status)
+	assemble := func(config *mefConfig) (role, error) {
+		function, err := newMEF(config, store, status)
+		if err != nil {
+			return role{}, err
+		}
+		return mefRole(function, log, seen.measured(set)), nil
+	}
+	first, err := assemble(config)
 	if err == nil {
-		s.replace = function.Replace
-		role := mefRole(function, log, seen.measured(set)).measured(set).awkwardly(config.awkward, log)
+		slot := newSlot(first)
+		s.renew = func() (*renewal, error) { return renewMEF(config, assemble, slot) }
+		role := slot.role().measured(set).awkwardly(config.awkward, log)
 		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
 	}
 	if err == nil {
-		err = s.watch(config.Metrics, set, config.anchorFiles(), identity, storeAnswers(store))
+		err = s.watch(config.Metrics, config.anchorFiles(), storeAnswers(store))
 	}
 	if err != nil {
 		_ = s.stop()
 		return nil, err
 	}
+	s.watchIdentity()
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
 		return store.Sweep(ctx, now, config.FetchWindow, tombstoneGrace, limit)
 	})

@@ -2,15 +2,65 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"os"
 	"os/signal"
 	"reflect"
+	"sync/atomic"
 	"syscall"
+	"time"
+
+	"muster"
+	"muster/binding"
+	"muster/primitive"
 )
 
-// awaitEnd returns when ctx ends. Until then, each SIGHUP gives a MEF the rules
-// in its configuration anew.
-func (s *service) awaitEnd(ctx context.Context, running *mefConfig) {
+// A slot holds a role that can be replaced while sessions go on under it: each
+// handshake and each request asks the one that is there.
+type slot struct{ current atomic.Pointer[role] }
+
+func newSlot(r role) *slot {
+	s := new(slot)
+	s.current.Store(&r)
+	return s
+}
+
+// role returns the role of the slot, whatever that is at the time. What the first
+// one cannot do, a later one is not asked for.
+func (s *slot) role() role {
+	r := *s.current.Load()
+	if r.verify != nil {
+		r.verify = func(chain []*x509.Certificate, now time.Time) (muster.Peer, error) {
+			return s.current.Load().verify(chain, now)
+		}
+	}
+	r.psk = func(ctx context.Context, identity string) ([]byte, error) { return s.current.Load().psk(ctx, identity) }
+	r.established = func(ctx context.Context, session *muster.Session) error {
+		return s.current.Load().established(ctx, session)
+	}
+	r.handler = primitive.HandlerFunc(func(ctx context.Context, session *muster.Session, request *primitive.Request) (*primitive.Response, error) {
+		return s.current.Load().handler.Serve(ctx, session, request)
+	})
+	if r.fetch != nil {
+		r.fetch = func(ctx context.Context, session *muster.Session, request binding.FetchRequest) (binding.Credential, error) {
+			return s.current.Load().fetch(ctx, session, request)
+		}
+	}
+	return r
+}
+
+// A renewal is a configuration that was read anew and found in order.
+type renewal struct {
+	identity identityConfig
+	anchors  []string // files
+	commit   func()   // puts it in the place of the one before
+	restart  bool     // something has changed that takes effect at the next start
+	counts   []any    // for the log
+}
+
+// awaitEnd returns when ctx ends. Until then, each SIGHUP makes the service read
+// its configuration again.
+func (s *service) awaitEnd(ctx context.Context) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -19,33 +69,108 @@ func (s *service) awaitEnd(ctx context.Context, running *mefConfig) {
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			s.reload(running)
+			_ = s.reload() // which logs why
 		}
 	}
 }
 
-// reload reads the configuration again. What is wrong changes nothing.
-func (s *service) reload(running *mefConfig) {
-	config, err := readMEFConfig(running.file)
-	if err == nil {
-		rules, wrong := mefRules(config, s.status)
-		if err = wrong; err == nil {
-			if contradiction := s.replace(rules); contradiction != nil {
-				err = configErrorf("%s: %v", running.file, contradiction)
-			}
-		}
-	}
+// reload reads the configuration and the identity again and puts both in place;
+// no session ends. What is wrong with either changes nothing.
+func (s *service) reload() error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	err := s.renewAll()
+	s.set.Reloaded("configuration", err)
 	if err != nil {
 		logRefusal(s.log, "configuration refused, the old one stays", err)
-		return
 	}
-	s.log.Info("configuration replaced", "instructions", len(config.Instructions), "mafs", len(config.MAFs), "verdicts", len(config.Verdicts))
-	if !reflect.DeepEqual(withoutRules(*config), withoutRules(*running)) {
-		s.log.Warn("some of what has changed needs a restart: all but instructions, mafs, verdicts and intermediates")
-	}
+	return err
 }
 
-func withoutRules(c mefConfig) mefConfig {
-	c.Instructions, c.MAFs, c.Verdicts, c.Intermediates = nil, nil, nil, nil
-	return c
+func (s *service) renewAll() error {
+	next, err := s.renew()
+	if err != nil {
+		return err
+	}
+	certificate, err := s.own.next(next.identity, time.Now())
+	if err != nil {
+		return err
+	}
+	anchors, err := readAnchorTimes(next.anchors)
+	if err != nil {
+		return err
+	}
+	next.commit()
+	s.anchors.Store(&anchors)
+	changed := !certificate.Leaf.Equal(s.own.leaf())
+	s.own.put(next.identity, certificate)
+	s.log.Info("configuration replaced", next.counts...)
+	if changed {
+		logIdentity(s.log, certificate)
+	}
+	if next.restart {
+		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics or fetch_timeout")
+	}
+	return nil
+}
+
+// renewMEF reads the configuration of a MEF again.
+func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot *slot) (*renewal, error) {
+	config, err := readMEFConfig(running.file)
+	if err != nil {
+		return nil, err
+	}
+	if config.FQDN != running.FQDN {
+		return nil, configErrorf("%s: the fqdn is %s, and was %s: that needs a restart", running.file, config.FQDN, running.FQDN)
+	}
+	role, err := assemble(config)
+	if err != nil {
+		return nil, err
+	}
+	return &renewal{
+		identity: config.Identity, anchors: config.anchorFiles(), commit: func() { slot.current.Store(&role) },
+		restart: !reflect.DeepEqual(config.fixed(), running.fixed()),
+		counts:  []any{"instructions", len(config.Instructions), "mafs", len(config.MAFs), "verdicts", len(config.Verdicts)},
+	}, nil
+}
+
+// fixed returns what takes effect at a start only.
+func (c *mefConfig) fixed() mefConfig {
+	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics}
+}
+
+// renewMAF reads the configuration of a MAF again. The time for a fetch stays: a
+// handshake that is refused takes as long, whatever the reason.
+func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, error), slot *slot, mefs *atomic.Pointer[mefClients]) (*renewal, error) {
+	config, err := readMAFConfig(running.file)
+	if err != nil {
+		return nil, err
+	}
+	if config.FQDN != running.FQDN {
+		return nil, configErrorf("%s: the fqdn is %s, and was %s: that needs a restart", running.file, config.FQDN, running.FQDN)
+	}
+	restart := !reflect.DeepEqual(config.fixed(), running.fixed())
+	config.FetchTimeout = running.FetchTimeout
+	role, clients, err := assemble(config)
+	if err != nil {
+		return nil, err
+	}
+	return &renewal{
+		identity: config.Identity, anchors: config.anchorFiles(), restart: restart,
+		commit: func() {
+			slot.current.Store(&role)
+			_ = mefs.Swap(clients).close()
+		},
+		counts: []any{"mefs", len(config.MEFs), "clients", len(config.Clients), "stakeholders", len(config.Stakeholders)},
+	}, nil
+}
+
+// fixed returns what takes effect at a start only. Whether there are clients with
+// certificates decides which handshakes the listeners know.
+func (c *mafConfig) fixed() mafConfig {
+	fixed := mafConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, FetchTimeout: c.FetchTimeout}
+	if len(c.Clients) > 0 {
+		fixed.Clients = []clientConfig{}
+	}
+	return fixed
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,8 +35,11 @@ type service struct {
 	http      *binding.Server
 	websocket *websocket.Server
 	coap      *coap.Server
-	closers   []func() error        // in reverse order of opening
-	replace   func(mef.Rules) error // of a MEF; nil for a MAF
+	closers   []func() error // in reverse order of opening
+	renew     func() (*renewal, error)
+	own       *identity
+	set       *metrics.Set // nil without metrics
+	reloading sync.Mutex
 	status    *statusSource
 	health    net.Listener // nil without metrics
 	anchors   atomic.Pointer[anchorTimes]
