@@ -3,6 +3,7 @@ package mustertest
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"muster"
@@ -60,6 +61,25 @@ func (m *Memory) DeleteRegistration(ctx context.Context, function muster.FQDN, c
 	}
 	delete(m.registrations, key)
 	return nil
+}
+
+// Registrations is tef.Store's.
+func (m *Memory) Registrations(ctx context.Context, q tef.RegistrationQuery) ([]tef.ClientRegistration, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var page []tef.ClientRegistration
+	for _, r := range m.registrations {
+		if r.Function == q.Function && (q.AdminFQDN.IsZero() || r.AdminFQDN == q.AdminFQDN) && r.ID > q.After &&
+			strings.HasPrefix(r.ClientID.String(), q.ClientPrefix) && !expired(r.Expires, q.Now) {
+			r.Labels = slices.Clone(r.Labels)
+			page = append(page, r)
+		}
+	}
+	slices.SortFunc(page, func(a, b tef.ClientRegistration) int { return strings.Compare(a.ID, b.ID) })
+	return page[:min(len(page), q.Limit)], nil
 }
 
 // SweepRegistrations is tef.Store's.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ func TEFStore[S tef.Store](t *testing.T, open func(testing.TB) (S, func() S)) {
 		"a deleted registration is unknown":        tefCase.remove,
 		"sweeping removes what expired":            tefCase.sweep,
 		"what is returned is the caller's":         tefCase.aliasing,
+		"a page has what was asked for":            tefCase.pages,
 		"everything survives a restart":            tefCase.restart,
 		"a caller that gives up repeats":           tefCase.cancelled,
 		"an identifier wanted by many goes to one": tefCase.raceConflict,
@@ -110,6 +112,57 @@ func (c tefCase) replace() {
 	want.Created = start()
 	c.wantSame("replaced", c.mustPut(r), want)
 	c.wantStored("replaced", want)
+}
+
+func (c tefCase) pages() {
+	const n = 7
+	for i := range n {
+		r := c.registration(i, i%2) // the clients are two
+		if i == 6 {
+			r.AdminFQDN = fqdn(c, "other.example.org")
+		}
+		c.mustPut(r)
+	}
+	ended := c.registration(8, 0)
+	ended.Expires = start().Add(hour)
+	c.mustPut(ended)
+	foreign := c.registration(9, 0)
+	foreign.Function = fqdn(c, "other.example.org")
+	c.mustPut(foreign)
+
+	all := tef.RegistrationQuery{Function: fqdn(c, "maf.example.org"), Limit: 100, Now: start().Add(hour)}
+	for what, tt := range map[string]struct {
+		change func(q *tef.RegistrationQuery)
+		want   []int
+	}{
+		"all":                   {func(*tef.RegistrationQuery) {}, []int{0, 1, 2, 3, 4, 5, 6}},
+		"the first page":        {func(q *tef.RegistrationQuery) { q.Limit = 3 }, []int{0, 1, 2}},
+		"the next page":         {func(q *tef.RegistrationQuery) { q.Limit, q.After = 3, c.registration(2, 0).ID }, []int{3, 4, 5}},
+		"one client":            {func(q *tef.RegistrationQuery) { q.ClientPrefix = enroleeID(c, 1).String() }, []int{1, 3, 5}},
+		"one client by a page":  {func(q *tef.RegistrationQuery) { q.ClientPrefix, q.Limit = enroleeID(c, 0).String(), 2 }, []int{0, 2}},
+		"nobody":                {func(q *tef.RegistrationQuery) { q.ClientPrefix = "//nobody.example.org/" }, nil},
+		"a pattern is a letter": {func(q *tef.RegistrationQuery) { q.ClientPrefix = "%" }, nil},
+		"one stakeholder":       {func(q *tef.RegistrationQuery) { q.AdminFQDN = fqdn(c, "other.example.org") }, []int{6}},
+		"earlier":               {func(q *tef.RegistrationQuery) { q.Now = start() }, []int{0, 1, 2, 3, 4, 5, 6, 8}},
+		"another function":      {func(q *tef.RegistrationQuery) { q.Function = fqdn(c, "other.example.org") }, []int{9}},
+	} {
+		q := all
+		tt.change(&q)
+		page, err := c.store.Registrations(c.Context(), q)
+		wantError(c, what, err, nil)
+		var got []int
+		for _, r := range page {
+			i, _ := strconv.Atoi(strings.TrimPrefix(r.ID, "registration-"))
+			got = append(got, i)
+		}
+		if !slices.Equal(got, tt.want) {
+			c.Errorf("%s: %v, want %v", what, got, tt.want)
+			continue
+		}
+		if what == "the first page" {
+			c.wantSame(what, page[1], c.registration(1, 1))
+		}
+	}
 }
 
 func (c tefCase) conflict() {

@@ -63,7 +63,7 @@ func Statements() []string {
 		fetchEnrolments, eraseReplaced, eraseEnrolments, selectEnrolmentOf, forgetEnrolments, expireEnrolments, closeWindows,
 		selectCredentials, insertCredentials, touchCredentials, activateKmIDs, retireOlder, limitKeIDs,
 		credentialByKeID, credentialByKmID, selectActivated, selectKeIDUntil, forgetCredentials, expireCredentials,
-		putRegistrations, selectRegistration, deleteRegistrations, sweepRegistrations,
+		putRegistrations, selectRegistration, selectRegistrations, deleteRegistrations, sweepRegistrations,
 		selectKey, selectKeyFor, countKeys, insertKey, updateKey, deleteKey, sweepKeys,
 		selectKpms, selectKpm, insertKpms, replaceKpms, endOlderKpms, selectKpmActivated, activateKpm, eraseOlderKpms, sweepKpms,
 		selectDescription, insertCommand, issueCommand, reportCommand, selectPending, selectCommands, sweepCommands,

@@ -24,8 +24,12 @@ const (
 		WHERE r.client_id = excluded.client_id AND r.admin_fqdn = excluded.admin_fqdn
 		RETURNING r.function, r.id, r.created`
 
-	selectRegistration = `SELECT admin_fqdn, labels, km_id, created, modified, expires FROM registration
-		WHERE function = $1 AND id = $2 AND client_id = $3 AND expires > $4`
+	registrationColumns = "SELECT id, client_id, admin_fqdn, labels, km_id, created, modified, expires FROM registration"
+
+	selectRegistration = registrationColumns + " WHERE function = $1 AND id = $2 AND client_id = $3 AND expires > $4"
+
+	selectRegistrations = registrationColumns + ` WHERE function = $1 AND id > $2 AND expires > $3 AND ($4 = '' OR admin_fqdn = $4)
+		AND starts_with(client_id, $5) ORDER BY id LIMIT $6`
 
 	deleteRegistrations = `DELETE FROM registration AS r
 		USING unnest($1::text[], $2::text[], $3::text[]) AS w (function, id, client_id)
@@ -91,31 +95,50 @@ func (s *Store) putRegistrations(ctx context.Context, conn *pgxpool.Conn, items 
 
 // Registration is tef.Store's.
 func (s *Store) Registration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string, now time.Time) (tef.ClientRegistration, error) {
-	var admin, labels, kmID string
-	var created, modified, expires int64
-	err := s.read(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
-		err := conn.QueryRow(ctx, selectRegistration, function.String(), id, client.String(), now.Unix()).
-			Scan(&admin, &labels, &kmID, &created, &modified, &expires)
+	var r tef.ClientRegistration
+	err := s.read(ctx, func(ctx context.Context, conn *pgxpool.Conn) (err error) {
+		r, err = scanRegistration(conn.QueryRow(ctx, selectRegistration, function.String(), id, client.String(), now.Unix()), function)
 		if errors.Is(err, pgx.ErrNoRows) {
 			err = fmt.Errorf("%w: %s", tef.ErrUnknown, id)
 		}
 		return err
 	})
-	if err != nil {
+	return r, err
+}
+
+// scanRegistration reads registrationColumns.
+func scanRegistration(row pgx.Row, function muster.FQDN) (tef.ClientRegistration, error) {
+	r := tef.ClientRegistration{Function: function}
+	var client, admin, labels, kmID string
+	var created, modified, expires int64
+	if err := row.Scan(&r.ID, &client, &admin, &labels, &kmID, &created, &modified, &expires); err != nil {
 		return tef.ClientRegistration{}, err
 	}
-	r := tef.ClientRegistration{
-		ID: id, Function: function, ClientID: client, Created: time.Unix(created, 0).UTC(),
-		Modified: time.Unix(modified, 0).UTC(), Expires: time.Unix(expires, 0).UTC(),
-	}
-	var err1, err2 error
+	r.Created, r.Modified, r.Expires = time.Unix(created, 0).UTC(), time.Unix(modified, 0).UTC(), time.Unix(expires, 0).UTC()
+	var err, err1, err2 error
+	r.ClientID, err = muster.ParseEnroleeID(client)
 	if admin != "" {
 		r.AdminFQDN, err1 = muster.ParseFQDN(admin)
 	}
 	if kmID != "" {
 		r.AssignedSymmKeyID, err2 = muster.ParseKmID(kmID)
 	}
-	return r, errors.Join(err1, err2, json.Unmarshal([]byte(labels), &r.Labels))
+	return r, errors.Join(err, err1, err2, json.Unmarshal([]byte(labels), &r.Labels))
+}
+
+// Registrations is tef.Store's.
+func (s *Store) Registrations(ctx context.Context, q tef.RegistrationQuery) (page []tef.ClientRegistration, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+		rows, err := conn.Query(ctx, selectRegistrations, q.Function.String(), q.After, q.Now.Unix(), q.AdminFQDN.String(), q.ClientPrefix, q.Limit)
+		if err != nil {
+			return err
+		}
+		page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (tef.ClientRegistration, error) {
+			return scanRegistration(row, q.Function)
+		})
+		return err
+	})
+	return page, err
 }
 
 // DeleteRegistration is tef.Store's.

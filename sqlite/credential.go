@@ -135,6 +135,9 @@ func (s *Store) credential(row *sql.Row, id fmt.Stringer) (c maf.Credential, usa
 
 // readError names the error of a Store that was closed meanwhile.
 func (s *Store) readError(err error) error {
+	if err == nil {
+		return nil
+	}
 	if s.write.isClosed() {
 		return ErrClosed
 	}

@@ -41,27 +41,48 @@ func (s *Store) PutRegistration(ctx context.Context, r tef.ClientRegistration) (
 
 // Registration is tef.Store's.
 func (s *Store) Registration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string, now time.Time) (tef.ClientRegistration, error) {
-	var admin, labels, kmID string
-	var created, modified, expires int64
-	err := s.read.registration.QueryRowContext(ctx, function.String(), id, client.String(), now.Unix()).
-		Scan(&admin, &labels, &kmID, &created, &modified, &expires)
+	r, err := scanRegistration(s.read.registration.QueryRowContext(ctx, function.String(), id, client.String(), now.Unix()), function)
 	if errors.Is(err, sql.ErrNoRows) {
 		return tef.ClientRegistration{}, fmt.Errorf("%w: %s", tef.ErrUnknown, id)
-	} else if err != nil {
-		return tef.ClientRegistration{}, s.readError(err)
 	}
-	r := tef.ClientRegistration{
-		ID: id, Function: function, ClientID: client, Created: time.Unix(created, 0).UTC(),
-		Modified: time.Unix(modified, 0).UTC(), Expires: time.Unix(expires, 0).UTC(),
+	return r, s.readError(err)
+}
+
+// scanRegistration reads registrationColumns.
+func scanRegistration(row interface{ Scan(...any) error }, function muster.FQDN) (tef.ClientRegistration, error) {
+	r := tef.ClientRegistration{Function: function}
+	var client, admin, labels, kmID string
+	var created, modified, expires int64
+	if err := row.Scan(&r.ID, &client, &admin, &labels, &kmID, &created, &modified, &expires); err != nil {
+		return tef.ClientRegistration{}, err
 	}
-	var err1, err2 error
+	r.Created, r.Modified, r.Expires = time.Unix(created, 0).UTC(), time.Unix(modified, 0).UTC(), time.Unix(expires, 0).UTC()
+	var err, err1, err2 error
+	r.ClientID, err = muster.ParseEnroleeID(client)
 	if admin != "" {
 		r.AdminFQDN, err1 = muster.ParseFQDN(admin)
 	}
 	if kmID != "" {
 		r.AssignedSymmKeyID, err2 = muster.ParseKmID(kmID)
 	}
-	return r, errors.Join(err1, err2, json.Unmarshal([]byte(labels), &r.Labels))
+	return r, errors.Join(err, err1, err2, json.Unmarshal([]byte(labels), &r.Labels))
+}
+
+// Registrations is tef.Store's.
+func (s *Store) Registrations(ctx context.Context, q tef.RegistrationQuery) (page []tef.ClientRegistration, err error) {
+	rows, err := s.read.registrations.QueryContext(ctx, q.Function.String(), q.After, q.Now.Unix(), q.AdminFQDN.String(), q.ClientPrefix, q.Limit)
+	if err != nil {
+		return nil, s.readError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r, err := scanRegistration(rows, q.Function)
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, r)
+	}
+	return page, s.readError(rows.Err())
 }
 
 // DeleteRegistration is tef.Store's.

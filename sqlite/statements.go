@@ -159,12 +159,14 @@ const keyColumns = "SELECT source_id, admin_fqdn, usage, labels, data_key, seale
 type readStatements struct {
 	credentialByKeID, credentialByKmID, activated, keIDUntil *sql.Stmt
 
-	registration *sql.Stmt
+	registration, registrations *sql.Stmt
 
 	kpm, kpmActivated *sql.Stmt
 
 	key, commandPending, commands *sql.Stmt
 }
+
+const registrationColumns = "SELECT id, client_id, admin_fqdn, labels, km_id, created, modified, expires FROM registration"
 
 func (r *readStatements) prepare(ctx context.Context, on preparer) error {
 	return prepare(ctx, on, r.all())
@@ -178,8 +180,9 @@ func (r *readStatements) all() []statement {
 		{&r.activated, "SELECT 1 FROM credential WHERE km_id = ?1 AND +state = 2 AND expires > ?2"},
 		{&r.keIDUntil, "SELECT ke_id_until FROM credential WHERE ke_id = ?"},
 
-		{&r.registration, `SELECT admin_fqdn, labels, km_id, created, modified, expires
-			FROM registration WHERE function = ? AND id = ? AND client_id = ? AND expires > ?`},
+		{&r.registration, registrationColumns + " WHERE function = ? AND id = ? AND client_id = ? AND expires > ?"},
+		{&r.registrations, registrationColumns + ` WHERE function = ?1 AND id > ?2 AND expires > ?3 AND ?4 IN ('', admin_fqdn)
+			AND substr(client_id, 1, length(?5)) = ?5 ORDER BY id LIMIT ?6`},
 
 		{&r.kpm, `SELECT enrolee_id, data_key, sealed, created, until
 			FROM kpm WHERE kpm_id = ?1 AND state IN (1, 2) AND (until IS NULL OR until > ?2)`},

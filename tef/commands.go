@@ -146,3 +146,29 @@ func Queue(ctx context.Context, store CommandStore, function muster.FQDN, client
 		Function: function, Registration: RegistrationID(client, admin), Command: Command{ID: id, Description: d}, Created: now, Changed: now,
 	})
 }
+
+// queuePage is how many clients of a group are looked up at a time.
+const queuePage = 200
+
+// QueueForGroup queues a command for every client that is registered with a
+// stakeholder and whose identifier begins with prefix, and returns for how many.
+// A call that failed may be repeated: who has the command already is passed over.
+func QueueForGroup(ctx context.Context, clients Store, commands CommandStore, function muster.FQDN, prefix string, admin muster.FQDN, id string, d CommandDescription, now time.Time) (int, error) {
+	page := RegistrationQuery{Function: function, AdminFQDN: admin, ClientPrefix: prefix, Limit: queuePage, Now: now}
+	for queued := 0; ; {
+		group, err := clients.Registrations(ctx, page)
+		if err != nil {
+			return queued, err
+		}
+		for _, r := range group {
+			if err := Queue(ctx, commands, function, r.ClientID, admin, id, d, now); err != nil {
+				return queued, fmt.Errorf("for %s: %w", r.ClientID, err)
+			}
+			queued++
+		}
+		if len(group) < page.Limit {
+			return queued, nil
+		}
+		page.After = group[len(group)-1].ID
+	}
+}

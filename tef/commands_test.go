@@ -2,6 +2,8 @@ package tef_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,6 +132,40 @@ func TestParseCommandKeepsTheIdentifier(t *testing.T) {
 	for _, text := range []string{`{"sec:mecc":{"cmi":"one","csc":10}}`, `{"sec:mecc":{"csc":10,"cmd":{"cmdClassID":1}}}`, `{"sec:mecc":{"cmi":"one","cmd":{"cmdClassID":1}}}`, `{"sec:mecc":7}`} {
 		if c, err := tef.ParseCommand(wire, &primitive.Response{Status: primitive.OK, Content: primitive.RawContent(primitive.JSON, []byte(text))}); err == nil || errors.Is(err, tef.ErrArguments) {
 			t.Errorf("%s read as %+v, %v", text, c, err)
+		}
+	}
+}
+
+// A group is who is registered with the stakeholder, however many pages they are.
+func TestQueueForGroup(t *testing.T) {
+	d := newDesk(t, tef.MEF())
+	const members = 450
+	for i := range members {
+		c := d.source(fmt.Sprintf("member-%d", i))
+		r := registration(d.service, c)
+		r.ID, r.Expires = tef.RegistrationID(c.ID, admin()), d.now.Add(time.Hour)
+		must(d.store.PutRegistration(t.Context(), r))
+	}
+	stranger := registration(d.service, d.source("stranger"))
+	stranger.ID, stranger.Expires = tef.RegistrationID(stranger.ClientID, admin()), d.now.Add(time.Hour)
+	must(d.store.PutRegistration(t.Context(), stranger))
+	prefix := strings.TrimSuffix(d.source("member-0").Identity, "0")
+	for range 2 { // the second time is a replay
+		n, err := tef.QueueForGroup(t.Context(), d.store, d.store, d.service.FQDN, prefix, admin(), "all", node("./a"), d.now)
+		if err != nil || n != members {
+			t.Fatalf("queued for %d clients, %v", n, err)
+		}
+	}
+	if _, err := tef.QueueForGroup(t.Context(), d.store, d.store, d.service.FQDN, prefix, admin(), "all", node("./b"), d.now); !errors.Is(err, tef.ErrConflict) {
+		t.Errorf("another command under the same identifier: %v", err)
+	}
+	for _, who := range []struct {
+		name string
+		want int
+	}{{"member-7", 1}, {"member-449", 1}, {"stranger", 0}} {
+		queue := must(d.store.Commands(t.Context(), d.service.FQDN, tef.RegistrationID(d.source(who.name).ID, admin())))
+		if len(queue) != who.want {
+			t.Errorf("%s has %d commands", who.name, len(queue))
 		}
 	}
 }

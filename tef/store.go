@@ -38,6 +38,16 @@ type ClientRegistration struct {
 	CommandWaits bool
 }
 
+// A RegistrationQuery asks for a page of the client registrations of a Function.
+type RegistrationQuery struct {
+	Function     muster.FQDN
+	AdminFQDN    muster.FQDN // zero for those with every stakeholder
+	ClientPrefix string      // what the client's identifier begins with; all do with ""
+	After        string      // the last ID of the page before; "" for the first page
+	Limit        int         // at most so many, 1 or more
+	Now          time.Time   // those that have expired by then are left out
+}
+
 // A Store keeps client registrations. All its methods may be called by many
 // goroutines at once; each is atomic, and what it did is durable when it returns
 // nil. A context that ends stops the waiting and not the work: after an error that
@@ -58,6 +68,10 @@ type Store interface {
 	// DeleteRegistration removes a registration of the client, expired or not;
 	// ErrUnknown if there is none, and so also when the call is repeated.
 	DeleteRegistration(ctx context.Context, function muster.FQDN, client muster.EnroleeID, id string) error
+
+	// Registrations returns a page of registrations in the order of their ID, for
+	// an operator. Fewer than q.Limit are the last.
+	Registrations(ctx context.Context, q RegistrationQuery) ([]ClientRegistration, error)
 
 	// SweepRegistrations removes at most limit registrations that have expired at
 	// now, perhaps not all in one transaction, and returns their number; less

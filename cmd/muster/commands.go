@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,10 @@ func (c *commandsConfig) setDefaults(path string) error {
 		return nil
 	}
 	resolve(path, &c.Program)
+	var err error
+	if c.Program, err = filepath.Abs(c.Program); err != nil { // a bare name would be looked for in PATH
+		return configErrorf("commands.program: %v", err)
+	}
 	orDefault(&c.Timeout, time.Minute)
 	if info, err := os.Stat(c.Program); err != nil {
 		return configErrorf("commands.program: %v", err)
@@ -42,16 +47,19 @@ func (c *commandsConfig) setDefaults(path string) error {
 	return nil
 }
 
-// executor returns who performs commands, or nil if nobody does.
-func (c *commandsConfig) executor() enrolee.Executor {
+// executor returns who performs commands, or nil if nobody does. What fails is told in notes.
+func (c *commandsConfig) executor(notes io.Writer) enrolee.Executor {
 	if c.Program == "" {
 		return nil
 	}
-	return commandProgram(*c)
+	return commandProgram{*c, notes}
 }
 
 // A commandProgram performs commands by running a program.
-type commandProgram commandsConfig
+type commandProgram struct {
+	commandsConfig
+	notes io.Writer
+}
 
 // maxProgramOutput bounds what is kept of a program's output, in octets each for
 // standard output and error.
@@ -94,7 +102,8 @@ func (p commandProgram) run(ctx context.Context, class string, d tef.CommandDesc
 	program.Stdin, program.Stdout, program.Stderr = bytes.NewReader(input), &stdout, &stderr
 	program.WaitDelay = programGrace
 	if err := program.Run(); err != nil {
-		err = fmt.Errorf("%s %s: %w: %.200s", p.Program, class, errors.Join(err, ctx.Err()), strings.TrimSpace(stderr.String()))
+		err = fmt.Errorf("%s %s: %w: %.200q", p.Program, class, errors.Join(err, ctx.Err()), strings.TrimSpace(stderr.String()))
+		fmt.Fprintf(p.notes, "muster: a command of the MEF was not performed: %v\n", err)
 		if status, ok := failedStatus(stdout.String()); ok {
 			return &enrolee.CommandError{Status: status, Err: err}
 		}

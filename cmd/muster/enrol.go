@@ -123,7 +123,7 @@ func newEnrolee(config *enroleeConfig, notes io.Writer) (*enrolee.Enrolee, func(
 	device, err := enrolee.New(enrolee.Config{
 		EnroleeID: config.EnroleeID, MEF: config.MEF.FQDN, MAF: config.MAF.FQDN, AdminFQDN: config.AdminFQDN,
 		Labels: config.Labels, Derivation: config.Derivation, Wire: wire, Unconfirmed: config.Unconfirmed,
-		Executor: config.Commands.executor(), Exchanged: tellExchange(notes),
+		Executor: config.Commands.executor(notes), Exchanged: tellExchange(notes),
 		Now: time.Now, Sleep: sleep, Rand: rand.Float64,
 	}, dial, keys)
 	if err != nil {

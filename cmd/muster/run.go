@@ -50,7 +50,7 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return muster.Refuse(muster.CodeUsage, "%s: %v", cmd.CommandPath(), err)
 	})
-	root.AddCommand(newInitCommand(), newMEFCommand(), newMAFCommand(), newEnrolCommand(),
+	root.AddCommand(newCommandCommand(), newInitCommand(), newMEFCommand(), newMAFCommand(), newEnrolCommand(),
 		newConfigCommand(), newStoreCommand(), newExplainCommand(), newRefusalsCommand(), newPKICommand(), newKpmCommand(), newDemoCommand(), newExitCodesTopic())
 	return root
 }
