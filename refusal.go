@@ -78,6 +78,7 @@ const (
 	CodeUnreachable            Code = "unreachable"
 	CodePeerAlert              Code = "peer-alert"
 	CodeBusy                   Code = "busy"
+	CodeStoreFailed            Code = "store-failed"
 )
 
 // The codes for keys and procedures.
@@ -160,6 +161,7 @@ func Codes() []CodeMeaning {
 		{CodeUnreachable, "the other side can be connected to", "check its address and that it runs, and try again"},
 		{CodePeerAlert, "the peer accepts this side", "see the peer's log"},
 		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
+		{CodeStoreFailed, "what is answered is durable first", "see the detail: space, mount and health of the store's disk; the peer may try again"},
 		{CodeAlreadyExported, "a session yields one key for a label", "open a new session"},
 		{CodeKeyUnknown, "the key identifier is known here or at its MEF", "enrol again"},
 		{CodeKeyRetired, "a KeID is not used after its KmID", "use the KmID of the registration, or enrol again"},

@@ -29,14 +29,16 @@ type dataKey struct {
 type dataKeys struct {
 	current atomic.Pointer[dataKey]
 	count   *sql.Stmt
+	stored  *sql.Stmt
 	insert  *sql.Stmt
 }
 
 func (s *Store) loadDataKeys(ctx context.Context, conn *sql.Conn) (err error) {
-	if s.keys.count, err = conn.PrepareContext(ctx, "UPDATE data_key SET seals = ? WHERE id = ?"); err != nil {
-		return err
-	}
-	s.keys.insert, err = conn.PrepareContext(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (?, ?, ?, 0)")
+	err = prepare(ctx, conn, []statement{
+		{&s.keys.count, "UPDATE data_key SET seals = ? WHERE id = ?"},
+		{&s.keys.stored, "SELECT wrapped, created FROM data_key WHERE id = ?"},
+		{&s.keys.insert, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (?, ?, ?, 0)"},
+	})
 	if err != nil {
 		return err
 	}
@@ -116,14 +118,7 @@ func (s *Store) rotateDataKey() error {
 		return nil
 	}
 	next := &dataKey{id: current.id + 1, created: s.now().Unix()}
-	wrapped, err := s.sealer.NewDataKey(next.id)
-	if err != nil {
-		return err
-	}
-	err = s.write.transaction(func() error {
-		_, err := s.keys.insert.Exec(next.id, wrapped, next.created)
-		return errors.Join(err, s.keys.save())
-	})
+	wrapped, err := s.insertDataKey(next)
 	if err == nil {
 		err = s.sealer.UseDataKey(next.id, wrapped)
 	}
@@ -132,4 +127,21 @@ func (s *Store) rotateDataKey() error {
 	}
 	s.keys.current.Store(next)
 	return nil
+}
+
+// insertDataKey makes a data key durable and returns it wrapped. If an earlier
+// attempt did so and failed later, or was told of a failure that was none, its key
+// is the one.
+func (s *Store) insertDataKey(next *dataKey) (wrapped []byte, err error) {
+	if wrapped, err = s.sealer.NewDataKey(next.id); err != nil {
+		return nil, err
+	}
+	err = s.write.transaction(func() error {
+		err := s.keys.stored.QueryRow(next.id).Scan(&wrapped, &next.created)
+		if errors.Is(err, sql.ErrNoRows) {
+			_, err = s.keys.insert.Exec(next.id, wrapped, next.created)
+		}
+		return errors.Join(err, s.keys.save())
+	})
+	return wrapped, err
 }

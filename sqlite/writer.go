@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 
+	"muster"
 	"muster/maf"
 	"muster/mef"
 	"muster/tef"
@@ -157,7 +158,7 @@ func (w *writer) commit(batch []task) {
 	}
 	for i, t := range batch {
 		if err != nil {
-			results[i] = fmt.Errorf("write: %w", err)
+			results[i] = muster.Refuse(muster.CodeStoreFailed, "write: %w", err)
 		}
 		t.done <- results[i]
 	}

@@ -306,6 +306,60 @@ func TestDataKeysRotate(t *testing.T) {
 	}
 }
 
+// A forgetful sealer fails to put a data key to use, a number of times.
+type forgetfulSealer struct {
+	Sealer
+	failures int
+}
+
+func (f *forgetfulSealer) UseDataKey(id uint32, wrapped []byte) error {
+	if id > 1 && f.failures > 0 {
+		f.failures--
+		return errOrdinary
+	}
+	return f.Sealer.UseDataKey(id, wrapped)
+}
+
+// A data key that is durable although its replacement failed is the one that the
+// next attempt puts to use: otherwise no write would pass until a restart.
+func TestDataKeyOfAFailedRotationIsUsed(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "muster.db")
+	if err := Create(t.Context(), path, newSealer(t)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), path, &forgetfulSealer{newSealer(t), 2}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.keys.current.Load().seals.Store(maxSeals)
+	for try := range 4 {
+		_, err := s.CreateEnrolment(t.Context(), sample(t, try), 1)
+		if failed := errors.Is(err, errOrdinary); failed != (try < 2) || failed && muster.CodeOf(err) != muster.CodeStoreFailed {
+			t.Errorf("write %d: %v", try, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(t.Context(), path, newSealer(t), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n := s.count(t, "SELECT max(id) FROM data_key"); n != 2 {
+		t.Errorf("the newest data key is %d, want 2", n)
+	}
+	for n, want := range map[int]int{2: 1, 3: 2} {
+		e := sample(t, n)
+		if got := s.count(t, "SELECT data_key FROM enrolment WHERE ke_id = ?", keIDOctets(e.KeID)); got != want {
+			t.Errorf("enrolment %d is sealed with data key %d, want %d", n, got, want)
+		}
+		if f, err := s.FetchEnrolment(t.Context(), mef.Fetch{KeID: e.KeID, MAF: e.Targets[0], Now: e.Created, Max: 1}); err != nil || !f.Ke.Equal(e.Ke) {
+			t.Errorf("enrolment %d: %v", n, err)
+		}
+	}
+}
+
 // Every statement finds its rows by an index, for a scan of ten million rows in
 // the only writer would stop a MEF.
 func TestStatementsUseIndexes(t *testing.T) {

@@ -71,7 +71,7 @@ func newExitCodesTopic() *cobra.Command {
 
 func exitCode(err error) int {
 	switch muster.CodeOf(err) {
-	case "":
+	case "", muster.CodeStoreFailed:
 		return exitFailed
 	case muster.CodeUsage, muster.CodeConfiguration:
 		return exitUsage
