@@ -92,6 +92,7 @@ const (
 	CodeMAFNotListed      Code = "maf-not-listed"
 	CodeMAFUnreachable    Code = "maf-unreachable"
 	CodeMEFUnreachable    Code = "mef-unreachable"
+	CodeNotOfMEF          Code = "enrolee-not-of-mef"
 	CodeNotTarget         Code = "not-a-target"
 	CodeFetchesExhausted  Code = "fetches-exhausted"
 	CodeCloneSuspected    Code = "clone-suspected"
@@ -171,6 +172,7 @@ func Codes() []CodeMeaning {
 		{CodeMAFNotListed, "the MAF in a key identifier is on the entity's list", "add the MAF to the entity's configuration if it is trusted"},
 		{CodeMAFUnreachable, "the MAF answers in time", "check the MAF and the network; the device may try again"},
 		{CodeMEFUnreachable, "the MEF answers in time", "check the MEF and the network; the device may try again"},
+		{CodeNotOfMEF, "a MEF answers for the Enrolees that the MAF expects of it", "extend enrolees of the MEF in the MAF's configuration if the MEF is meant to; else ask its operator"},
 		{CodeNotTarget, "a MAF is a target of the Enrolee for the usage (TS-0003 8.3.2.1)", "add the MAF to the instruction's targets if it shall serve the Enrolee"},
 		{CodeFetchesExhausted, "a key is handed over within a short window and a small count", "enrol again"},
 		{CodeCloneSuspected, "an Enrolee enrols a limited number of times within a key's lifetime", "find out whether the device was cloned; then raise the limit or ban it"},

@@ -72,7 +72,7 @@ func newLandscape(t *testing.T) *landscape {
 	for _, fqdn := range mafs {
 		store := mustertest.NewMemory()
 		function, err := maf.New(maf.Config{
-			FQDN: fqdn, MEFs: mefs, KeIDLifetime: time.Minute, FetchTimeout: time.Minute, RefusalMemory: time.Second,
+			FQDN: fqdn, MEFs: []maf.MEF{{FQDN: mefs[0]}, {FQDN: mefs[1]}}, KeIDLifetime: time.Minute, FetchTimeout: time.Minute, RefusalMemory: time.Second,
 			Wire: wire, Administrators: stakeholders, MaxKeys: 9, Rand: rand.Reader,
 		}, store, tef.Stores{Registrations: store, Keys: store}, retriever{l, fqdn})
 		if err != nil {

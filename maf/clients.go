@@ -61,6 +61,11 @@ func newClients(list []Client) (clients, error) {
 	return all, nil
 }
 
+// hasClient reports whether an Enrolee-ID is that of a client with a certificate.
+func (f *Function) hasClient(id muster.EnroleeID) bool {
+	return slices.ContainsFunc(f.config.Clients, func(c Client) bool { return c.EnroleeID == id })
+}
+
 // find returns the client of a name under a root, or nil.
 func (c clients) find(name muster.CertName, anchor muster.Digest) *Client {
 	for _, client := range c[name] {

@@ -39,6 +39,13 @@ func (s *certified) client(roots ...*mustertest.Authority) maf.Client {
 	return client
 }
 
+// certificateClient is a client with a certificate and an identifier.
+func certificateClient(t *testing.T, id muster.EnroleeID) maf.Client {
+	client := newCertified(t).config.Clients[0]
+	client.EnroleeID = id
+	return client
+}
+
 // verified is the session of a client with the certificate of an identity.
 func (s *certified) verified(identity *mustertest.Identity) (*muster.Session, error) {
 	peer, err := s.function.VerifyPeer(identity.Chain, s.pki.Now)

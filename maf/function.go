@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"muster"
@@ -26,7 +27,7 @@ import (
 type Config struct {
 	FQDN muster.FQDN
 	// MEFs are the MEFs whose KeIDs are accepted. No other MEF is ever asked.
-	MEFs []muster.FQDN
+	MEFs []MEF
 	// Clients are those that authenticate by a certificate, and Intermediates are
 	// for those of them that send their leaf only.
 	Clients       []Client
@@ -50,6 +51,30 @@ type Config struct {
 	MaxKeys int
 	// Rand is the source of key identifiers. It is read by several goroutines.
 	Rand io.Reader
+}
+
+// A MEF is one whose KeIDs are accepted.
+type MEF struct {
+	FQDN muster.FQDN
+	// Enrolees are what the identifiers of those begin with that the MEF may answer
+	// for, each with the SP domain and the slash after it; all if there is none.
+	// Where several MEFs are listed, one of them could else take over the Enrolees
+	// of another.
+	Enrolees []string
+}
+
+func (m *MEF) answersFor(id muster.EnroleeID) bool {
+	return len(m.Enrolees) == 0 || slices.ContainsFunc(m.Enrolees, func(prefix string) bool { return strings.HasPrefix(id.String(), prefix) })
+}
+
+func (m *MEF) check() error {
+	for _, prefix := range m.Enrolees {
+		domain, _, whole := strings.Cut(strings.TrimPrefix(prefix, "//"), "/")
+		if !strings.HasPrefix(prefix, "//") || domain == "" || !whole {
+			return fmt.Errorf("the prefix %q of Enrolee-IDs of the MEF %s is not //, a domain, a slash and what follows", prefix, m.FQDN)
+		}
+	}
+	return nil
 }
 
 // A Retriever asks a MEF for the key of a KeID, over this MAF's own mutually
@@ -82,10 +107,17 @@ func New(config Config, store Store, records tef.Stores, retriever Retriever) (*
 	switch {
 	case config.FQDN.IsZero() || config.Wire == nil || config.Rand == nil || config.MaxKeys < 1:
 		return nil, errors.New("the MAF has no FQDN, no wire names, no source of chance or no keys to distribute")
-	case slices.Contains(config.MEFs, config.FQDN):
-		return nil, fmt.Errorf("%s cannot be both the MAF and one of its MEFs: a key identifier would be ambiguous", config.FQDN)
 	case config.KeIDLifetime <= 0 || config.FetchTimeout <= 0:
 		return nil, fmt.Errorf("the KeID lifetime %s or the fetch timeout %s is not positive", config.KeIDLifetime, config.FetchTimeout)
+	}
+	for i := range config.MEFs {
+		m := &config.MEFs[i]
+		if m.FQDN == config.FQDN {
+			return nil, fmt.Errorf("%s cannot be both the MAF and one of its MEFs: a key identifier would be ambiguous", config.FQDN)
+		}
+		if err := m.check(); err != nil {
+			return nil, err
+		}
 	}
 	clients, err := newClients(config.Clients)
 	if err != nil {
@@ -113,7 +145,7 @@ func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (mus
 	if err != nil {
 		return muster.Km{}, muster.Refuse(muster.CodeKeyUnknown, "the psk_identity is neither a KmID of %s nor a KeID: %w", f.config.FQDN, err)
 	}
-	if !slices.Contains(f.config.MEFs, id.MEF()) {
+	if f.mef(id) == nil {
 		return muster.Km{}, muster.Refuse(muster.CodeMEFNotListed, "%s is of a MEF that is not configured", id)
 	}
 	c, err := f.store.CredentialByKeID(ctx, id, now)
@@ -121,6 +153,15 @@ func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (mus
 		return c.Km, refuseStore(err, identity)
 	}
 	return f.fetches.Do(ctx, id.String(), now, func(ctx context.Context) (muster.Km, error) { return f.fetch(ctx, id, now) })
+}
+
+// mef returns the listed MEF of a KeID, or nil.
+func (f *Function) mef(id muster.KeID) *MEF {
+	i := slices.IndexFunc(f.config.MEFs, func(m MEF) bool { return m.FQDN == id.MEF() })
+	if i < 0 {
+		return nil
+	}
+	return &f.config.MEFs[i]
 }
 
 // fetch asks the MEF and makes its answer durable. It looks into the store again,
@@ -133,6 +174,12 @@ func (f *Function) fetch(ctx context.Context, id muster.KeID, now time.Time) (mu
 	key, err := f.retriever.RetrieveKey(ctx, id, muster.SUIDForMAF)
 	if err != nil {
 		return muster.Km{}, err
+	}
+	if !f.mef(id).answersFor(key.EnroleeID) {
+		return muster.Km{}, muster.Refuse(muster.CodeNotOfMEF, "%s: the MEF answers for %s", id, key.EnroleeID)
+	}
+	if f.hasClient(key.EnroleeID) {
+		return muster.Km{}, muster.Refuse(muster.CodeNotOfMEF, "%s: %s is a client with a certificate", id, key.EnroleeID)
 	}
 	now = now.Truncate(time.Second)
 	err = f.store.PutCredential(ctx, Credential{

@@ -72,7 +72,7 @@ type scene struct {
 
 func config() maf.Config {
 	return maf.Config{
-		FQDN: mafFQDN, MEFs: []muster.FQDN{mefFQDN}, KeIDLifetime: 10 * time.Minute,
+		FQDN: mafFQDN, MEFs: []maf.MEF{{FQDN: mefFQDN}}, KeIDLifetime: 10 * time.Minute,
 		FetchTimeout: 3 * time.Second, RefusalMemory: 30 * time.Second, MaxKeys: 4, Rand: rand.Reader,
 		Wire: must(primitive.NewWire(primitive.WireConfig{})), Administrators: []muster.FQDN{must(muster.ParseFQDN("admin.example.com"))},
 	}
@@ -272,12 +272,41 @@ func TestRegistrationAssignsTheKmID(t *testing.T) {
 	}
 }
 
+// TestMEFAnswersForItsOwn has a MEF that answers for an Enrolee which is not its to
+// enrol: nothing is stored, and the device of that name is not touched.
+func TestMEFAnswersForItsOwn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		configure func(*maf.Config)
+		want      muster.Code
+	}{
+		"its domain":            {func(c *maf.Config) { c.MEFs[0].Enrolees = []string{"//other.example.com/", "//sp.example.com/"} }, ""},
+		"its part of a domain":  {func(c *maf.Config) { c.MEFs[0].Enrolees = []string{"//sp.example.com/de"} }, ""},
+		"another domain":        {func(c *maf.Config) { c.MEFs[0].Enrolees = []string{"//other.example.com/"} }, muster.CodeNotOfMEF},
+		"a longer identifier":   {func(c *maf.Config) { c.MEFs[0].Enrolees = []string{"//sp.example.com/device"} }, muster.CodeNotOfMEF},
+		"a certificate's owner": {func(c *maf.Config) { c.Clients = []maf.Client{certificateClient(t, device)} }, muster.CodeNotOfMEF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			c := config()
+			tt.configure(&c)
+			s.function = must(maf.New(c, s.store, s.records(), s.mef))
+			s.wantPSK("KeID", known.String(), 0, tt.want)
+			if _, err := s.store.CredentialByKeID(t.Context(), known, begin); (err == nil) != (tt.want == "") {
+				t.Errorf("stored: %v", err)
+			}
+		})
+	}
+}
+
 func TestIncompleteConfigurations(t *testing.T) {
 	s := newScene(t)
 	for name, spoil := range map[string]func(*maf.Config){
 		"FQDN":             func(c *maf.Config) { c.FQDN = muster.FQDN{} },
 		"wire":             func(c *maf.Config) { c.Wire = nil },
-		"MEF of one name":  func(c *maf.Config) { c.MEFs = append(c.MEFs, mafFQDN) },
+		"MEF of one name":  func(c *maf.Config) { c.MEFs = append(c.MEFs, maf.MEF{FQDN: mafFQDN}) },
+		"Enrolees' prefix": func(c *maf.Config) { c.MEFs[0].Enrolees = []string{"//sp.example.com"} },
+		"bare prefix":      func(c *maf.Config) { c.MEFs[0].Enrolees = []string{"sp.example.com/"} },
+		"empty domain":     func(c *maf.Config) { c.MEFs[0].Enrolees = []string{"///"} },
 		"KeID lifetime":    func(c *maf.Config) { c.KeIDLifetime = 0 },
 		"source of chance": func(c *maf.Config) { c.Rand = nil },
 		"maximum of keys":  func(c *maf.Config) { c.MaxKeys = 0 },

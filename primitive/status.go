@@ -122,7 +122,7 @@ func ErrorOf(err error) Error {
 func statusOfCode(code muster.Code) Status {
 	switch code {
 	case muster.CodeKeyUnknown, muster.CodeKeyRetired, muster.CodeKeyExpired, muster.CodeNotTarget,
-		muster.CodeFetchesExhausted, muster.CodeMEFNotListed, muster.CodeMAFNotListed, muster.CodeKeyConflict:
+		muster.CodeFetchesExhausted, muster.CodeMEFNotListed, muster.CodeNotOfMEF, muster.CodeMAFNotListed, muster.CodeKeyConflict:
 		return NotFound
 	case muster.CodeOriginMismatch:
 		return OriginatorNotAuthenticated

@@ -88,7 +88,7 @@ func clientFlags(cmd *cobra.Command, admin *muster.FQDN, enrolee *muster.Enrolee
 	cmd.Flags().TextVar(enrolee, "enrolee", muster.EnroleeID{}, "the client's Absolute AE-ID or CSE-`ID`")
 }
 
-// numbered gives the words of the command line the numbers of TS-0003 12.3.2.
+// numbered gives the words of the command line the numbers that the texts count from 1.
 func numbered(what, word string, words ...string) (int, error) {
 	if n := slices.Index(words, word); n >= 0 {
 		return n + 1, nil

@@ -230,6 +230,8 @@ type endpointConfig struct {
 	Transport transport `yaml:"transport"`
 	// Anchors are PEM files of the roots under which the name is meant.
 	Anchors []string `yaml:"anchors"`
+	// Enrolees are what the identifiers begin with that this MEF may answer for, as //sp.example/; all by default. Only for the MEFs of a MAF.
+	Enrolees []string `yaml:"enrolees"`
 }
 
 // An instructionConfig is one Enrolee, or a group of them, as its MEF knows it.
@@ -425,6 +427,9 @@ func readEnroleeConfig(path string) (*enroleeConfig, error) {
 	resolve(path, &c.Kpm.Path, &c.Kpm.RootKey)
 	if hasKpm := !c.Kpm.ID.IsZero(); hasKpm == (c.Identity != identityConfig{}) || hasKpm != (c.Kpm.Path != "" && c.Kpm.RootKey != "") {
 		return nil, configErrorf("%s: a device has either identity, or kpm with id, path and root_key", path)
+	}
+	if c.MEF.Enrolees != nil || c.MAF.Enrolees != nil {
+		return nil, configErrorf("%s: enrolees is for the MEFs of a MAF", path)
 	}
 	if c.Credentials.Path == "" || c.Credentials.RootKey == "" {
 		return nil, configErrorf("%s: credentials lacks path or root_key", path)

@@ -87,7 +87,7 @@ func newMAF(config *mafConfig, store mafStore, identity identitySource, status *
 		c.Clients = append(c.Clients, known)
 	}
 	for _, m := range config.MEFs {
-		c.MEFs = append(c.MEFs, m.FQDN)
+		c.MEFs = append(c.MEFs, maf.MEF{FQDN: m.FQDN, Enrolees: m.Enrolees})
 	}
 	function, err := maf.New(c, store, tef.Stores{Registrations: store, Keys: store}, measureRetriever(mefs, set))
 	if err != nil {
