@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -58,32 +57,21 @@ func TestCrash(t *testing.T) {
 	}
 	t.Parallel()
 	path := create(t)
-	acknowledged := make(map[int]bool)
-	const rounds = 5
-	for round := range rounds {
-		first := round * 1_000_000
-		before := len(acknowledged)
-		for _, n := range killed(t, path, first, 50+rand.IntN(400)) {
-			acknowledged[n] = true
+	l := newLedger()
+	for round := range long(t, 5) {
+		before := len(l.acknowledged)
+		for _, n := range killed(t, path, round*1_000_000, 50+rand.IntN(400)) {
+			l.acknowledged[n] = true
 		}
-		if len(acknowledged) == before {
+		if len(l.acknowledged) == before {
 			t.Fatalf("round %d acknowledged nothing", round)
 		}
-		store := openAt(t, path)
-		var all sync.WaitGroup
-		for n := range acknowledged {
-			all.Go(func() { wantWhole(t, store, n) })
-		}
-		all.Wait()
-		if err := store.Close(); err != nil {
-			t.Fatal(err)
-		}
+		l.reconcile(t, path)
 	}
-	t.Logf("%d enrolments acknowledged in %d rounds, none lost", len(acknowledged), rounds)
 }
 
 // wantWhole fails unless the store has an enrolment, once, and its key opens.
-func wantWhole(t *testing.T, store *sqlite.Store, n int) {
+func wantWhole(t testing.TB, store *sqlite.Store, n int) {
 	e := enrolment(t, n)
 	fetched, err := fetch(t.Context(), store, e)
 	if err != nil || !fetched.Ke.Equal(e.Ke) || fetched.Generation != 1 {

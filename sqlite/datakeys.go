@@ -114,7 +114,8 @@ func (k *dataKeys) save() error {
 func (s *Store) rotateDataKey() error {
 	current := s.keys.current.Load()
 	age := time.Duration(s.now().Unix()-current.created) * time.Second
-	if current.seals.Load() < maxSeals && age < maxDataKeyAge {
+	// A key from far in the future was made by a clock that has been set back since.
+	if current.seals.Load() < maxSeals && age.Abs() < maxDataKeyAge {
 		return nil
 	}
 	next := &dataKey{id: current.id + 1, created: s.now().Unix()}
