@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,5 +77,3 @@ func configFlag(cmd *cobra.Command, file *string) {
 		return nil
 	}
 }
-
-func newLogger(out io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(out, nil)) }

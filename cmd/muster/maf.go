@@ -43,7 +43,7 @@ when they have changed.`,
 				return err
 			}
 			config.awkward = awkwardMode(cmd, seed)
-			service, err := startMAF(cmd.Context(), config, newLogger(cmd.ErrOrStderr()).With("function", config.FQDN), observer{})
+			service, err := startMAF(cmd.Context(), config, newLogger(cmd.ErrOrStderr(), "function", config.FQDN), observer{})
 			if err != nil {
 				return err
 			}

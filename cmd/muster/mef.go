@@ -44,7 +44,7 @@ taken up without a signal when they have changed.`,
 				return err
 			}
 			config.awkward = awkwardMode(cmd, seed)
-			service, err := startMEF(cmd.Context(), config, newLogger(cmd.ErrOrStderr()).With("function", config.FQDN), observer{})
+			service, err := startMEF(cmd.Context(), config, newLogger(cmd.ErrOrStderr(), "function", config.FQDN), observer{})
 			if err != nil {
 				return err
 			}
