@@ -166,7 +166,8 @@ type clientConfig struct {
 	Lifetime time.Duration `yaml:"lifetime"`
 }
 
-// A listenConfig is where a function listens: host:port, empty for not at all.
+// A listenConfig is where a function listens: host:port, or systemd:NAME for the
+// socket with that FileDescriptorName which systemd has opened; empty for not at all.
 type listenConfig struct {
 	// TLS is the TCP address.
 	TLS string `yaml:"tls"`

@@ -123,7 +123,7 @@ func TestHangupReplacesTheRules(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
-		s.awaitEnd(ctx)
+		s.awaitEnd(ctx, manager{})
 		close(ended)
 	}()
 	hangUpUntil := func(message string) {

@@ -34,7 +34,7 @@ func (s *service) serveHealth(config metricsConfig, checks ...check) error {
 	if err != nil {
 		return configErrorf("metrics.listen: %v", err)
 	}
-	if s.health, err = net.Listen("tcp", address); err != nil {
+	if s.health, err = listenStream(address); err != nil {
 		return configErrorf("metrics.listen: %v", err)
 	}
 	mux := http.NewServeMux()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +48,7 @@ when they have changed.`,
 			if err != nil {
 				return err
 			}
-			service.awaitEnd(cmd.Context())
+			service.awaitEnd(cmd.Context(), managerOf(os.Getenv))
 			return service.stop()
 		},
 	}

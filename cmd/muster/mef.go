@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,7 @@ taken up without a signal when they have changed.`,
 			if err != nil {
 				return err
 			}
-			service.awaitEnd(cmd.Context())
+			service.awaitEnd(cmd.Context(), managerOf(os.Getenv))
 			return service.stop()
 		},
 	}

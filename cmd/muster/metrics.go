@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"strings"
 	"time"
 
 	"muster"
@@ -150,6 +151,9 @@ func (r measuredRetriever) RetrieveKey(ctx context.Context, id muster.KeID, usag
 
 // loopback puts an address without a host on the loopback interface.
 func loopback(address string) (string, error) {
+	if strings.HasPrefix(address, inheritedPrefix) {
+		return address, nil
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", err

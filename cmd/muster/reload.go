@@ -59,17 +59,25 @@ type renewal struct {
 }
 
 // awaitEnd returns when ctx ends. Until then, each SIGHUP makes the service read
-// its configuration again.
-func (s *service) awaitEnd(ctx context.Context) {
+// its configuration again. The manager is told what goes on.
+func (s *service) awaitEnd(ctx context.Context, m manager) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	s.tasks.Go(func() error {
+		m.keepAwake(s.base) // the drain included
+		return nil
+	})
+	m.ready()
 	for {
 		select {
 		case <-ctx.Done():
+			m.stopping()
 			return
 		case <-hangup:
+			m.reloading()
 			_ = s.reload() // which logs why
+			m.ready()
 		}
 	}
 }

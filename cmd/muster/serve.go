@@ -87,7 +87,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 	if err != nil {
 		return err
 	}
-	if s.tls, err = net.Listen("tcp", listen.TLS); err != nil {
+	if s.tls, err = listenStream(listen.TLS); err != nil {
 		return configErrorf("listen.tls: %v", err)
 	}
 	s.closers = append(s.closers, s.tls.Close)
@@ -119,7 +119,11 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 	if err != nil {
 		return configErrorf("handshake: %v", err)
 	}
-	if s.dtls, err = dtls12.Listen(address, dtls12.Limits{}); err != nil {
+	socket, err := listenDatagrams(address)
+	if err != nil {
+		return configErrorf("listen.dtls: %v", err)
+	}
+	if s.dtls, err = dtls12.NewListener(socket, dtls12.Limits{}); err != nil {
 		return configErrorf("listen.dtls: %v", err)
 	}
 	s.closers = append(s.closers, s.dtls.Close)

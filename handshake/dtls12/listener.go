@@ -81,16 +81,25 @@ type route struct{ established, pending *remote }
 
 // Listen opens a UDP socket at addr, "host:port".
 func Listen(addr string, limits Limits) (*Listener, error) {
-	if limits.HalfOpen < 0 || limits.HalfOpenPerPrefix < 0 || limits.Associations < 0 || limits.Queue < 0 {
-		return nil, errors.New("dtls12: negative limit")
-	}
 	conn, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return nil, err
 	}
+	l, err := NewListener(conn.(*net.UDPConn), limits)
+	if err != nil {
+		_ = conn.Close()
+	}
+	return l, err
+}
+
+// NewListener returns a Listener over a UDP socket that is its own from then on.
+func NewListener(conn *net.UDPConn, limits Limits) (*Listener, error) {
+	if limits.HalfOpen < 0 || limits.HalfOpenPerPrefix < 0 || limits.Associations < 0 || limits.Queue < 0 {
+		return nil, errors.New("dtls12: negative limit")
+	}
 	limits = limits.withDefaults()
 	l := &Listener{
-		conn:     conn.(*net.UDPConn),
+		conn:     conn,
 		limits:   limits,
 		accept:   make(chan *remote, limits.HalfOpen),
 		closed:   make(chan struct{}),
