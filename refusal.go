@@ -101,6 +101,7 @@ const (
 	CodeRequestNotAllowed Code = "request-not-allowed"
 	CodePeerRefused       Code = "peer-refused"
 	CodeRegistrationWrong Code = "registration-wrong"
+	CodeCommandConflict   Code = "command-conflict"
 )
 
 // The codes for what an operator gives.
@@ -181,6 +182,7 @@ func Codes() []CodeMeaning {
 		{CodeRequestNotAllowed, "the resource allows the operation to this originator", "use another operation or identity"},
 		{CodePeerRefused, "the other side grants the request", "see its log for the code of its refusal"},
 		{CodeRegistrationWrong, "a registration is for this Enrolee, by this MAF, and has time left (TS-0003 8.8.2.3)", "check the Enrolee-ID on both sides, and the clocks"},
+		{CodeCommandConflict, "an identifier names one MEF client command of a client (TS-0003 8.3.9)", "queue the command under another identifier"},
 		{CodeUsage, "a command line has known flags and complete arguments", "see the command's --help"},
 		{CodeConfiguration, "a configuration is complete and consistent", "correct what the message names; muster config check FILE finds the rest"},
 	}

@@ -131,7 +131,7 @@ func statusOfCode(code muster.Code) Status {
 	case muster.CodeRequestNotAllowed, muster.CodeCloneSuspected, muster.CodeNameUnknown,
 		muster.CodeEnroleeID, muster.CodeBanned, muster.CodeSuspended:
 		return OriginatorHasNoPrivilege
-	case muster.CodeAlreadyExported:
+	case muster.CodeAlreadyExported, muster.CodeCommandConflict:
 		return Conflict
 	case muster.CodeBusy:
 		return RequestTimeout

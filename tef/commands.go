@@ -132,14 +132,19 @@ func ParseCommand(wire *primitive.Wire, response *primitive.Response) (Command, 
 
 const maxCommandID = 64 // octets
 
+// CheckCommand says what is wrong with a command that a client could not read.
+func CheckCommand(id string, d CommandDescription) error {
+	if id == "" || len(id) > maxCommandID {
+		return fmt.Errorf("a command's identifier has %d octets, not 1 to %d", len(id), maxCommandID)
+	}
+	return d.check()
+}
+
 // Queue puts a command for a client of a stakeholder into a MEF's store. Its
 // identifier must be unique among those of the client; the client may register
 // later.
 func Queue(ctx context.Context, store CommandStore, function muster.FQDN, client muster.EnroleeID, admin muster.FQDN, id string, d CommandDescription, now time.Time) error {
-	if id == "" || len(id) > maxCommandID {
-		return fmt.Errorf("a command's identifier has %d octets, not 1 to %d", len(id), maxCommandID)
-	}
-	if err := d.check(); err != nil {
+	if err := CheckCommand(id, d); err != nil {
 		return err
 	}
 	return store.QueueCommand(ctx, QueuedCommand{

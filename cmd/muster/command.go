@@ -68,7 +68,7 @@ under the same identifier again changes nothing.`,
 				queued, err = tef.QueueForGroup(cmd.Context(), store, store, config.FQDN, group, admin, id, description, time.Now())
 			}
 			if errors.Is(err, tef.ErrConflict) {
-				return muster.Refuse(muster.CodeUsage, "another command has the identifier %q: %w", id, err)
+				return muster.Refuse(muster.CodeCommandConflict, "another command has the identifier %q: %w", id, err)
 			} else if err != nil {
 				return err
 			}
