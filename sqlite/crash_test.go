@@ -15,8 +15,9 @@ import (
 	"muster/sqlite"
 )
 
-// crashVariable, if set, makes TestCrash the victim of another TestCrash: it holds
-// the path of the database and the number of the first enrolment.
+// crashVariable, if set, makes TestCrash the victim of another test: it holds the
+// number of the first enrolment, the path of the database, and a setting of it or
+// nothing, with line ends between them.
 const crashVariable = "MUSTER_CRASH_VICTIM"
 
 const victimWriters = 16
@@ -24,12 +25,17 @@ const victimWriters = 16
 // victim enrols as fast as it can and prints the number of each enrolment that
 // the store acknowledged, until it is killed.
 func victim(t *testing.T, task string) error {
-	path, number, _ := strings.Cut(task, " ")
-	first, err := strconv.Atoi(number)
+	lines := strings.Split(task, "\n")
+	first, err := strconv.Atoi(lines[0])
 	if err != nil {
 		return err
 	}
-	store := openAt(t, path)
+	store := openAt(t, lines[1])
+	if setting := lines[2]; setting != "" {
+		if err := store.Pragma(t.Context(), setting); err != nil {
+			return err
+		}
+	}
 	failed := make(chan error)
 	for w := range victimWriters {
 		go func() {
@@ -60,7 +66,7 @@ func TestCrash(t *testing.T) {
 	l := newLedger()
 	for round := range long(t, 5) {
 		before := len(l.acknowledged)
-		for _, n := range killed(t, path, round*1_000_000, 50+rand.IntN(400)) {
+		for _, n := range killed(t, path, "", round*1_000_000, 50+rand.IntN(400)) {
 			l.acknowledged[n] = true
 		}
 		if len(l.acknowledged) == before {
@@ -84,10 +90,10 @@ func wantWhole(t testing.TB, store *sqlite.Store, n int) {
 
 // killed starts a victim, kills it after it acknowledged enough enrolments, and
 // returns all that it acknowledged.
-func killed(t *testing.T, path string, first, enough int) []int {
+func killed(t *testing.T, path, setting string, first, enough int) []int {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrash$")
-	command.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", crashVariable, path, first))
+	command.Env = append(os.Environ(), fmt.Sprintf("%s=%d\n%s\n%s", crashVariable, first, path, setting))
 	command.Stderr = os.Stderr
 	output, err := command.StdoutPipe()
 	if err != nil {

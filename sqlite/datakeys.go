@@ -33,13 +33,16 @@ type dataKeys struct {
 	insert  *sql.Stmt
 }
 
-func (s *Store) loadDataKeys(ctx context.Context, conn *sql.Conn) (err error) {
-	err = prepare(ctx, conn, []statement{
-		{&s.keys.count, "UPDATE data_key SET seals = ? WHERE id = ?"},
-		{&s.keys.stored, "SELECT wrapped, created FROM data_key WHERE id = ?"},
-		{&s.keys.insert, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (?, ?, ?, 0)"},
-	})
-	if err != nil {
+func (k *dataKeys) all() []statement {
+	return []statement{
+		{&k.count, "UPDATE data_key SET seals = ? WHERE id = ?"},
+		{&k.stored, "SELECT wrapped, created FROM data_key WHERE id = ?"},
+		{&k.insert, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (?, ?, ?, 0)"},
+	}
+}
+
+func (s *Store) loadDataKeys(ctx context.Context, conn *sql.Conn) error {
+	if err := prepare(ctx, conn, s.keys.all()); err != nil {
 		return err
 	}
 	rows, err := conn.QueryContext(ctx, "SELECT id, wrapped, created, seals FROM data_key ORDER BY id")

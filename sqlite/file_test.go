@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -221,6 +222,28 @@ func TestClosed(t *testing.T) {
 		if !errors.Is(err, sqlite.ErrClosed) {
 			t.Errorf("%s: %v, want ErrClosed", what, err)
 		}
+	}
+}
+
+// A closed store is one file, which the operator may copy or move.
+func TestCloseLeavesOneFile(t *testing.T) {
+	t.Parallel()
+	path := create(t)
+	store := openAt(t, path)
+	mustCreate(t, store, enrolment(t, 1))
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(path + "*")
+	if err != nil || !slices.Equal(files, []string{path, path + "-lock"}) {
+		t.Errorf("the files are %v, %v", files, err)
+	}
+	moved := filepath.Join(t.TempDir(), "moved.db")
+	if err := os.Rename(path, moved); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fetch(t.Context(), openAt(t, moved), enrolment(t, 1)); err != nil {
+		t.Errorf("after the move: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 )
 
@@ -24,6 +25,17 @@ func prepare(ctx context.Context, on preparer, statements []statement) (err erro
 		}
 	}
 	return nil
+}
+
+// closeStatements closes those that were prepared.
+func closeStatements(statements []statement) error {
+	var errs []error
+	for _, s := range statements {
+		if *s.prepared != nil {
+			errs = append(errs, (*s.prepared).Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // writeStatements run on the writer's connection.

@@ -152,22 +152,23 @@ func (s *Store) open(ctx context.Context, path string, queue int) error {
 	if err != nil {
 		return identify(err)
 	}
+	s.write.conn = conn
 	if err := migrate(ctx, conn, migrations()); err != nil {
-		return errors.Join(err, conn.Close())
+		return err
 	}
 	if s.readerDB, err = connect(path, readerPragmas()); err != nil {
-		return errors.Join(err, conn.Close())
+		return err
 	}
 	s.readerDB.SetMaxOpenConns(readers)
 	s.readerDB.SetMaxIdleConns(readers)
 	if err := s.read.prepare(ctx, s.readerDB); err != nil {
-		return errors.Join(err, conn.Close())
+		return err
 	}
 	if err := s.loadDataKeys(ctx, conn); err != nil {
-		return errors.Join(err, conn.Close())
+		return err
 	}
-	if err := s.write.start(ctx, conn, queue, s.keys.save, s.rotateDataKey); err != nil {
-		return errors.Join(err, conn.Close())
+	if err := s.write.start(ctx, queue, s.keys.save, s.rotateDataKey); err != nil {
+		return err
 	}
 	return nil
 }
@@ -198,7 +199,12 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) release() error {
-	var errs []error
+	// A Conn that has open statements keeps its files, and a DB the Conns that
+	// were taken from it.
+	errs := []error{closeStatements(s.write.all()), closeStatements(s.keys.all())}
+	if s.write.conn != nil {
+		errs = append(errs, s.write.conn.Close())
+	}
 	// The writer closes last of the two, and then folds the log into the file;
 	// the lock goes when the file is whole.
 	for _, db := range []*sql.DB{s.readerDB, s.writerDB, s.lock} {

@@ -22,7 +22,12 @@ func sealer(t testing.TB) *seal.Sealer {
 // create makes a database in a temporary folder and returns its path.
 func create(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "muster.db")
+	return createIn(t, t.TempDir())
+}
+
+func createIn(t testing.TB, folder string) string {
+	t.Helper()
+	path := filepath.Join(folder, "muster.db")
 	if err := sqlite.Create(t.Context(), path, sealer(t)); err != nil {
 		t.Fatal(err)
 	}

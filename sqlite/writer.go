@@ -38,11 +38,11 @@ type writer struct {
 	closed  bool // guarded by mu
 }
 
-func (w *writer) start(ctx context.Context, conn *sql.Conn, queue int, after, before func() error) error {
-	if err := w.writeStatements.prepare(ctx, conn); err != nil {
+func (w *writer) start(ctx context.Context, queue int, after, before func() error) error {
+	if err := w.writeStatements.prepare(ctx, w.conn); err != nil {
 		return err
 	}
-	w.conn, w.before, w.after = conn, before, after
+	w.before, w.after = before, after
 	w.queue, w.stopped = make(chan task, queue), make(chan struct{})
 	go w.loop()
 	return nil
