@@ -41,6 +41,9 @@ type Config struct {
 	// long a MEF's refusal is remembered.
 	FetchTimeout  time.Duration
 	RefusalMemory time.Duration
+	// MayFetch is asked before each fetch, with the context of the handshake, and
+	// refuses those of a source that causes too many. Nil allows all.
+	MayFetch func(ctx context.Context, now time.Time) error
 	// Wire has the names of resources and attributes, and Administrators the
 	// stakeholders for which MAF clients may register.
 	Wire           *primitive.Wire
@@ -151,6 +154,11 @@ func (f *Function) PSK(ctx context.Context, identity string, now time.Time) (mus
 	c, err := f.store.CredentialByKeID(ctx, id, now)
 	if !errors.Is(err, ErrUnknown) {
 		return c.Km, refuseStore(err, identity)
+	}
+	if f.config.MayFetch != nil {
+		if err := f.config.MayFetch(ctx, now); err != nil {
+			return muster.Km{}, err // and not remembered: others may ask for this KeID
+		}
 	}
 	return f.fetches.Do(ctx, id.String(), now, func(ctx context.Context) (muster.Km, error) { return f.fetch(ctx, id, now) })
 }

@@ -73,11 +73,11 @@ func (t *threshold) enter(from net.Addr) (leave func(), ok bool) {
 
 // networkOf returns the network that is taken as one source.
 func networkOf(from net.Addr) netip.Prefix {
-	tcp, ok := from.(*net.TCPAddr)
+	socket, ok := from.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return netip.Prefix{}
 	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	addr := socket.AddrPort().Addr().Unmap().WithZone("")
 	bits := 56
 	if addr.Is4() {
 		bits = 24

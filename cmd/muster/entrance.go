@@ -58,7 +58,7 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			defer e.survive(conn)
 			e.admit(ctx, conn.RemoteAddr(), overTLS, func() (*handshake.Conn, error) {
 				defer leave()
-				return server.Handshake(ctx, conn)
+				return server.Handshake(withSource(ctx, conn.RemoteAddr()), conn)
 			})
 		})
 	}
@@ -76,7 +76,9 @@ func (e *entrance) acceptDTLS(ctx context.Context, listener *dtls12.Listener, se
 		}
 		e.guests.Go(func() {
 			defer e.survive(conn)
-			e.admit(ctx, peer, overDTLS, func() (*handshake.Conn, error) { return server.Handshake(ctx, conn, peer) })
+			e.admit(ctx, peer, overDTLS, func() (*handshake.Conn, error) {
+				return server.Handshake(withSource(ctx, peer), conn, peer)
+			})
 		})
 	}
 }

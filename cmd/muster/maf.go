@@ -70,6 +70,7 @@ func newMAF(config *mafConfig, store mafStore, identity identitySource, status *
 	c := maf.Config{
 		FQDN: config.FQDN, KeIDLifetime: config.KeIDLifetime, FetchTimeout: config.FetchTimeout, RefusalMemory: config.RefusalMemory,
 		Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, Rand: rand.Reader,
+		MayFetch: new(ration).take,
 	}
 	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
 		return nil, nil, err
