@@ -111,7 +111,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 }
 
 func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeConfig, identity identitySource, r role) error {
-	config := dtls12.Config{Name: name, PSK: r.psk, Timeout: limits.Timeout, MTU: limits.MTU, SNIOptional: limits.ServerNameOptional}
+	config := dtls12.Config{Name: name, PSK: r.psk, LookupTime: r.pskTime, Timeout: limits.Timeout, MTU: limits.MTU, SNIOptional: limits.ServerNameOptional}
 	if r.verify != nil {
 		config.Identity, config.Verify = identity, r.verifyNow
 	}

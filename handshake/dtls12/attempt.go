@@ -24,6 +24,8 @@ import (
 type attempt struct {
 	config Config
 	ctx    context.Context // ends with the handshake; pion's callbacks have none
+	// abandon ends ctx; of a server
+	abandon context.CancelCauseFunc
 
 	mu       sync.Mutex
 	refusal  error // guarded by mu, as all below; the first reason to refuse
@@ -180,8 +182,11 @@ func (a *attempt) session(conn *dtls.Conn, w *wire) (*muster.Session, error) {
 	return muster.NewSession(a.peer, state.ExportKeyingMaterial), nil
 }
 
-// errEarly is the cause of a context whose client did not return with the cookie.
-var errEarly = errors.New("the client did not return with the cookie")
+// The causes of contexts that a server has ended before their time.
+var (
+	errEarly    = errors.New("the client did not return with the cookie")
+	errUnproved = errors.New("the client did not prove that it has the key")
+)
 
 // classify turns the error of a failed handshake into one that has a Refusal. A
 // finding of our own goes first, since it is the cause of what followed. The
@@ -212,7 +217,7 @@ func (a *attempt) classify(err error, w *wire) error {
 		return muster.Refuse(muster.CodeNoCertificate, "%w", err)
 	case errors.Is(err, syscall.ECONNREFUSED): // a connected socket's peer has no such port
 		return muster.Refuse(muster.CodeUnreachable, "%w", err)
-	case a.ctx.Err() != nil && !errors.Is(a.ctx.Err(), context.Canceled), context.Cause(a.ctx) == errEarly:
+	case a.ctx.Err() != nil && !errors.Is(a.ctx.Err(), context.Canceled), context.Cause(a.ctx) == errEarly, context.Cause(a.ctx) == errUnproved:
 		return muster.Refuse(muster.CodeHandshakeTimeout, "%w", context.Cause(a.ctx))
 	default:
 		return muster.Refuse(muster.CodeHandshakeFailed, "%w", err)

@@ -65,8 +65,15 @@ type Config struct {
 	// Timeout bounds the whole handshake. Zero means handshake.DefaultTimeout.
 	Timeout time.Duration
 	// CookieTimeout bounds the time in which a client has to return with the
-	// cookie, which proves its address. Zero means DefaultCookieTimeout.
+	// cookie, which proves its address. Zero means DefaultCookieTimeout. Where a
+	// server uses PSK it also is the time in which a client has to prove its key:
+	// a record under a wrong key is dropped as if it were forged, so the handshake
+	// would stay half open until Timeout.
 	CookieTimeout time.Duration
+	// LookupTime is the longest that a server's PSK may take. The time to prove the
+	// key begins when it is over, whatever PSK took: else the end of the handshake
+	// would tell which identities are known.
+	LookupTime time.Duration
 	// FlightInterval is the first interval after which a lost flight is repeated;
 	// it doubles from there. Zero means DefaultFlightInterval.
 	FlightInterval time.Duration
@@ -82,7 +89,7 @@ func (c Config) check() error {
 	switch {
 	case c.Name.IsZero():
 		return errors.New("dtls12: no server name")
-	case c.Timeout < 0 || c.CookieTimeout < 0 || c.FlightInterval < 0:
+	case c.Timeout < 0 || c.CookieTimeout < 0 || c.LookupTime < 0 || c.FlightInterval < 0:
 		return errors.New("dtls12: negative duration")
 	case c.MTU != 0 && (c.MTU < MinMTU || c.MTU > DefaultMTU):
 		return errors.New("dtls12: the MTU is not from 256 to 1024 octets")

@@ -433,8 +433,47 @@ func TestWrongKey(t *testing.T) {
 	if !slices.Equal(wrong.sizes, unknown.sizes) || wrong.after != unknown.after || wrong.alert != unknown.alert {
 		t.Errorf("a client sees %v of a wrong key and %v of an unknown identity", wrong, unknown)
 	}
+	// The place of the handshake is free for others long before its Timeout.
+	if wrong.after != dtls12.DefaultCookieTimeout {
+		t.Errorf("a wrong key holds its handshake for %v", wrong.after)
+	}
 	_, err = look(t, long, key)
 	wantCode(t, err, muster.CodeKeyUnknown)
+}
+
+// TestLateLookUpDoesNotShow has a search for the key that takes its time for one
+// identity only.
+func TestLateLookUpDoesNotShow(t *testing.T) {
+	t.Parallel()
+	after := func(took time.Duration) (after time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			config, _ := keyConfig(t)
+			config.LookupTime = 2 * time.Second
+			config.PSK = func(context.Context, string) ([]byte, error) {
+				time.Sleep(took)
+				return key, nil
+			}
+			server := newServer(t, config)
+			near, far := mustertest.NewLossyPair(mustertest.Loss{})
+			conn, err := dtls.ClientWithOptions(near, far.LocalAddr(), bareWithKey(identity, bytes.Repeat([]byte{8}, muster.KeySize))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
+			go func() { _ = conn.HandshakeContext(ctx) }()
+			begun := time.Now()
+			_, err = server.Handshake(t.Context(), far, near.LocalAddr())
+			wantCode(t, err, muster.CodeHandshakeTimeout)
+			after = time.Since(begun)
+			cancel()
+			_ = conn.Close()
+		})
+		return after
+	}
+	if fast, slow := after(0), after(time.Second); fast != slow {
+		t.Errorf("a handshake with a wrong key ends after %v, and after %v if the search took a second", fast, slow)
+	}
 }
 
 func TestLongIdentityIsNotLookedUp(t *testing.T) {

@@ -44,7 +44,7 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 	cookie := time.AfterFunc(s.config.cookieTimeout(), func() { abandon(errEarly) })
 	defer cookie.Stop()
 
-	a := &attempt{config: s.config, ctx: ctx}
+	a := &attempt{config: s.config, ctx: ctx, abandon: abandon}
 	w := a.newWire(conn, peer, typeClientHello)
 	w.returned = func() {
 		cookie.Stop()
@@ -96,6 +96,8 @@ func options(a *attempt, w *wire) []dtls.ServerOption {
 			if err := a.examine(w); err != nil {
 				return nil, a.refuse(err)
 			}
+			proof := time.AfterFunc(a.config.LookupTime+a.config.cookieTimeout(), func() { a.abandon(errUnproved) })
+			context.AfterFunc(a.ctx, func() { proof.Stop() })
 			return a.serverKey(identity)
 		}))
 	}
