@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"seal":              {"."},
 	"revocation":        {".", "cert"},
 	"metrics":           {"."},
+	"tracing":           {},
 	"sqlite":            {".", "mef", "maf", "tef"},
 	"postgres":          {".", "mef", "maf", "tef"},
 	"enrolee/dialer":    {".", "cert", "enrolee", "handshake", "handshake/dtls12", "handshake/tlspsk", "binding", "binding/coap", "primitive"},

@@ -33,7 +33,10 @@ type ClientConfig struct {
 	Timeout   time.Duration    // for one call, dialling included, default 10 s
 	Idle      time.Duration    // for which an unused connection is kept, default 1 min
 	MaxConns  int              // open at once with HTTP/1.1, default 4
-	HTTP2     bool             // what Dial's connections agreed on; default HTTP/1.1
+	// Header, if set, adds to the header of each request, which is sent within the
+	// authenticated session.
+	Header func(ctx context.Context, h http.Header)
+	HTTP2  bool // what Dial's connections agreed on; default HTTP/1.1
 }
 
 // A Client sends requests to one server. It keeps a connection alive between calls
@@ -182,6 +185,9 @@ func (c *Client) roundTrip(ctx context.Context, method, path string, h http.Head
 		return nil, err
 	}
 	r.Header = h
+	if c.config.Header != nil {
+		c.config.Header(ctx, h)
+	}
 	response, err := c.transport.RoundTrip(r)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.config.Authority, err)

@@ -64,7 +64,7 @@ func checkConfig(file string) error {
 			return err
 		}
 		status, unreadable := openStatus(config.Status, nil)
-		_, _, err = newMAF(config, nil, steady(identity), status, nil)
+		_, _, err = newMAF(config, nil, steady(identity), status, nil, nil)
 		return errors.Join(unreadable, err)
 	default:
 		config, err := readEnroleeConfig(file)

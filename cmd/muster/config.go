@@ -53,6 +53,8 @@ type mefConfig struct {
 	Stakeholders []stakeholderConfig `yaml:"stakeholders"`
 	// Metrics is where measurements and health are served.
 	Metrics metricsConfig `yaml:"metrics"`
+	// Tracing is where spans are sent.
+	Tracing tracingConfig `yaml:"tracing"`
 	// MAFs are those that may fetch keys.
 	MAFs []mafClientConfig `yaml:"mafs"`
 	// Instructions say which Enrolees to enrol for which MAFs.
@@ -83,6 +85,8 @@ type mafConfig struct {
 	Status *statusConfig `yaml:"status"`
 	// Metrics is where measurements and health are served.
 	Metrics metricsConfig `yaml:"metrics"`
+	// Tracing is where spans are sent.
+	Tracing tracingConfig `yaml:"tracing"`
 	// MEFs are those whose KeIDs are accepted.
 	MEFs []endpointConfig `yaml:"mefs"`
 	// Clients are those that authenticate by a certificate and have no Master Credential.
@@ -132,6 +136,8 @@ type enroleeConfig struct {
 	Handshake handshakeConfig `yaml:"handshake"`
 	// Unconfirmed skips the request by which the device learns that the MEF has stored the enrolment.
 	Unconfirmed bool `yaml:"unconfirmed"`
+	// Tracing is where spans are sent.
+	Tracing tracingConfig `yaml:"tracing"`
 }
 
 // An identityConfig is a certificate and its key.

@@ -111,25 +111,29 @@ func newEnrolee(config *enroleeConfig, notes io.Writer) (*enrolee.Enrolee, func(
 		MEFOverUDP: config.MEF.Transport == overDTLS, Profile: config.Profile,
 		MAF: config.MAF.FQDN, MAFAddress: config.MAF.Address, MAFOverTCP: config.MAF.Transport == overTLS,
 		Timeout: config.Handshake.Timeout, MTU: config.Handshake.MTU, NoCBC: config.Handshake.NoCBC,
-		PSKSuites: config.Handshake.pskSuites(), RefuseMACThenEncrypt: config.Handshake.RefuseMACThenEncrypt,
+		PSKSuites: config.Handshake.pskSuites(), RefuseMACThenEncrypt: config.Handshake.RefuseMACThenEncrypt, Header: passTrace,
 	})
 	if err != nil {
 		return nil, nil, configErrorf("%v", err)
 	}
-	keys, err := keyring.Open(config.Credentials.Path, config.Credentials.RootKey)
+	tracer, err := config.Tracing.tracer("muster-enrolee", newLogger(notes))
 	if err != nil {
 		return nil, nil, err
+	}
+	keys, err := keyring.Open(config.Credentials.Path, config.Credentials.RootKey)
+	if err != nil {
+		return nil, nil, errors.Join(err, tracer.Close())
 	}
 	device, err := enrolee.New(enrolee.Config{
 		EnroleeID: config.EnroleeID, MEF: config.MEF.FQDN, MAF: config.MAF.FQDN, AdminFQDN: config.AdminFQDN,
 		Labels: config.Labels, Derivation: config.Derivation, Wire: wire, Unconfirmed: config.Unconfirmed,
 		Executor: config.Commands.executor(notes), Exchanged: tellExchange(notes),
 		Now: time.Now, Sleep: sleep, Rand: rand.Float64,
-	}, dial, keys)
+	}, traceDialer(dial, tracer), keys)
 	if err != nil {
-		return nil, nil, errors.Join(configErrorf("%v", err), keys.Close())
+		return nil, nil, errors.Join(configErrorf("%v", err), keys.Close(), tracer.Close())
 	}
-	return device, keys.Close, nil
+	return device, func() error { return errors.Join(keys.Close(), tracer.Close()) }, nil
 }
 
 // maintain prints a line for each attempt until the command is told to stop.

@@ -14,6 +14,7 @@ import (
 	"muster/handshake"
 	"muster/handshake/dtls12"
 	"muster/metrics"
+	"muster/tracing"
 )
 
 // drainTime is how long a function that is told to stop waits for what it has begun.
@@ -23,8 +24,9 @@ const drainTime = 10 * time.Second
 // What established has not made durable is not served.
 type entrance struct {
 	log         *slog.Logger
-	refusals    *refusalLog  // may be nil
-	set         *metrics.Set // may be nil
+	refusals    *refusalLog     // may be nil
+	set         *metrics.Set    // may be nil
+	tracer      *tracing.Tracer // may be nil
 	established func(ctx context.Context, s *muster.Session) error
 	serve       func(ctx context.Context, c *handshake.Conn)
 
@@ -56,7 +58,7 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 		}
 		e.guests.Go(func() {
 			defer e.survive(conn)
-			e.admit(ctx, conn.RemoteAddr(), overTLS, func() (*handshake.Conn, error) {
+			e.admit(ctx, conn.RemoteAddr(), overTLS, func(ctx context.Context) (*handshake.Conn, error) {
 				defer leave()
 				return server.Handshake(withSource(ctx, conn.RemoteAddr()), conn)
 			})
@@ -76,24 +78,27 @@ func (e *entrance) acceptDTLS(ctx context.Context, listener *dtls12.Listener, se
 		}
 		e.guests.Go(func() {
 			defer e.survive(conn)
-			e.admit(ctx, peer, overDTLS, func() (*handshake.Conn, error) {
+			e.admit(ctx, peer, overDTLS, func(ctx context.Context) (*handshake.Conn, error) {
 				return server.Handshake(withSource(ctx, peer), conn, peer)
 			})
 		})
 	}
 }
 
-func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, shake func() (*handshake.Conn, error)) {
+func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, shake func(ctx context.Context) (*handshake.Conn, error)) {
 	log := e.log.With("remote", remote.String(), "transport", via)
 	begun := time.Now()
-	conn, err := shake()
+	traced, span := e.tracer.Start(ctx, "handshake", tracing.Server)
+	span.Set("network.transport", string(via))
+	conn, err := shake(traced)
+	span.End(spanCode(err))
 	e.set.Handshake(string(via), time.Since(begun), err)
 	if err != nil {
 		logRefusal(log.With(e.refusals.note(remote, via, err)...), "handshake refused", err)
 		return
 	}
 	conn.Session.Decorate(e.set.Exporter)
-	err = e.established(ctx, conn.Session)
+	err = e.established(traced, conn.Session)
 	e.set.Session(string(via), err)
 	if err != nil {
 		logRefusal(log, "session refused", err)

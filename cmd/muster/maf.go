@@ -21,6 +21,7 @@ import (
 	"muster/metrics"
 	"muster/primitive"
 	"muster/tef"
+	"muster/tracing"
 )
 
 func newMAFCommand() *cobra.Command {
@@ -58,7 +59,7 @@ when they have changed.`,
 }
 
 // newMAF assembles the function without a socket, which checks the configuration.
-func newMAF(config *mafConfig, store mafStore, identity identitySource, status *statusSource, set *metrics.Set) (*maf.Function, *mefClients, error) {
+func newMAF(config *mafConfig, store mafStore, identity identitySource, status *statusSource, set *metrics.Set, tracer *tracing.Tracer) (*maf.Function, *mefClients, error) {
 	wire, err := primitive.NewWire(primitive.WireConfig{})
 	if err != nil {
 		return nil, nil, err
@@ -91,7 +92,7 @@ func newMAF(config *mafConfig, store mafStore, identity identitySource, status *
 	for _, m := range config.MEFs {
 		c.MEFs = append(c.MEFs, maf.MEF{FQDN: m.FQDN, Enrolees: m.Enrolees})
 	}
-	function, err := maf.New(c, store, tef.Stores{Registrations: store, Keys: store}, measureRetriever(mefs, set))
+	function, err := maf.New(c, store, tef.Stores{Registrations: store, Keys: store}, traceRetriever(measureRetriever(mefs, set), tracer))
 	if err != nil {
 		return nil, nil, configErrorf("%v", err)
 	}
@@ -111,6 +112,11 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	s.closers = append(s.closers, opened.Close)
 	set := config.Metrics.set(metrics.MAF)
 	s.own, s.set = identity, set
+	tracer, err := config.Tracing.tracer("muster-maf", log)
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	s.closers = append(s.closers, tracer.Close)
 	store := measureStore(opened, set)
 	status, err := openStatus(config.Status, log)
 	if err != nil {
@@ -118,7 +124,7 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	}
 	s.askAfter(status)
 	assemble := func(config *mafConfig) (role, *mefClients, error) {
-		function, mefs, err := newMAF(config, store, identity.get, status, set)
+		function, mefs, err := newMAF(config, store, identity.get, status, set, tracer)
 		if err != nil {
 			return role{}, nil, err
 		}
@@ -136,7 +142,7 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 		}
 		slot := newSlot(first)
 		s.renew = func() (*renewal, error) { return renewMAF(config, assemble, slot, &mefs) }
-		role := slot.role().measured(set).awkwardly(config.awkward, log)
+		role := slot.role().measured(set).traced(tracer).awkwardly(config.awkward, log)
 		role.pskTime = config.FetchTimeout
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
 	}
@@ -228,6 +234,7 @@ func newMEFClients(config *mafConfig, wire *primitive.Wire, identity identitySou
 		}
 		http := binding.NewClient(binding.ClientConfig{
 			Authority: endpoint.FQDN.String(), From: config.FQDN.String(), Timeout: config.FetchTimeout,
+			Header: passTrace,
 			Dial: func(ctx context.Context) (*handshake.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, "tcp", endpoint.Address)
 				if err != nil {

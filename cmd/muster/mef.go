@@ -170,6 +170,11 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	s.closers = append(s.closers, opened.Close)
 	set := config.Metrics.set(metrics.MEF)
 	s.own, s.set = identity, set
+	tracer, err := config.Tracing.tracer("muster-mef", log)
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	s.closers = append(s.closers, tracer.Close)
 	store := measureStore(opened, set)
 	status, err := openStatus(config.Status, log)
 	if err != nil {
@@ -187,7 +192,7 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	if err == nil {
 		slot := newSlot(first)
 		s.renew = func() (*renewal, error) { return renewMEF(config, assemble, slot) }
-		role := slot.role().measured(set).awkwardly(config.awkward, log)
+		role := slot.role().measured(set).traced(tracer).awkwardly(config.awkward, log)
 		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
 	}

@@ -82,7 +82,7 @@ func TestFetchesAreRationed(t *testing.T) {
 	defer func() { _ = store.Close() }()
 	identity, err := w.maf.Identity.open(w.maf.FQDN)
 	must(t, err)
-	function, mefs, err := newMAF(w.maf, store, identity.get, nil, metrics.New(metrics.MAF))
+	function, mefs, err := newMAF(w.maf, store, identity.get, nil, metrics.New(metrics.MAF), nil)
 	must(t, err)
 	defer func() { _ = mefs.close() }()
 	psk := mafRole(function, newLogger(w.mafLog), w.ledger.observer()).psk

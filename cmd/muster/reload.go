@@ -117,7 +117,7 @@ func (s *service) renewAll() error {
 		logIdentity(s.log, certificate)
 	}
 	if next.restart {
-		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics or fetch_timeout")
+		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing or fetch_timeout")
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 
 // fixed returns what takes effect at a start only.
 func (c *mefConfig) fixed() mefConfig {
-	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics}
+	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing}
 }
 
 // renewMAF reads the configuration of a MAF again. The time for a fetch stays: a
@@ -176,7 +176,7 @@ func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, 
 // fixed returns what takes effect at a start only. Whether there are clients with
 // certificates decides which handshakes the listeners know.
 func (c *mafConfig) fixed() mafConfig {
-	fixed := mafConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, FetchTimeout: c.FetchTimeout}
+	fixed := mafConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, FetchTimeout: c.FetchTimeout}
 	if len(c.Clients) > 0 {
 		fixed.Clients = []clientConfig{}
 	}

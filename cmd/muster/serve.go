@@ -23,6 +23,7 @@ import (
 	"muster/mef"
 	"muster/metrics"
 	"muster/primitive"
+	"muster/tracing"
 )
 
 // A service is a MEF or a MAF on its sockets. It runs from start to stop.
@@ -64,9 +65,10 @@ type role struct {
 	established func(ctx context.Context, s *muster.Session) error
 	handler     primitive.Handler
 	fetch       binding.FetchFunc
-	set         *metrics.Set  // may be nil
-	refusals    *refusalLog   // of what verify refuses; may be nil
-	awkward     *awkward.Mode // nil but for tests of clients
+	set         *metrics.Set    // may be nil
+	tracer      *tracing.Tracer // may be nil
+	refusals    *refusalLog     // of what verify refuses; may be nil
+	awkward     *awkward.Mode   // nil but for tests of clients
 }
 
 // listen opens the sockets that the configuration names.
@@ -95,10 +97,12 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 	http := binding.Config{Handler: r.handler, Fetch: r.fetch, Upgrade: s.websocket.Upgrade, Logger: s.log}
 	if r.awkward != nil {
 		http.Decorate = r.awkward.HTTP
+	} else if r.tracer != nil {
+		http.Decorate = continueTraces
 	}
 	s.http = binding.NewServer(http)
 	s.tasks.Go(s.http.Serve)
-	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, tracer: r.tracer, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
 		if err := s.http.Handle(c); err != nil {
 			s.log.Debug("connection dropped", "error", err)
 		}
@@ -128,7 +132,7 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 	}
 	s.closers = append(s.closers, s.dtls.Close)
 	s.coap = coap.NewServer(coap.Config{Handler: r.handler, Logger: s.log})
-	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, tracer: r.tracer, established: r.established, serve: func(ctx context.Context, c *handshake.Conn) {
 		if r.awkward != nil {
 			c = r.awkward.Datagrams(c)
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"time"
 
 	"muster"
@@ -48,6 +49,8 @@ type Config struct {
 	// PSKSuites and RefuseMACThenEncrypt are those of tlspsk.Config.
 	PSKSuites            []tlspsk.Suite
 	RefuseMACThenEncrypt bool
+	// Header, if set, adds to the header of each request over HTTP.
+	Header func(ctx context.Context, h http.Header)
 }
 
 // A Dialer opens connections from a device. It may be used by several goroutines.
@@ -143,7 +146,7 @@ func (d *Dialer) dialStream(ctx context.Context, name muster.FQDN, address strin
 		return nil, err
 	}
 	return &stream{binding.NewClient(binding.ClientConfig{
-		Authority: name.String(), MaxConns: 1, Timeout: d.config.Timeout, Dial: once(conn),
+		Authority: name.String(), MaxConns: 1, Timeout: d.config.Timeout, Dial: once(conn), Header: d.config.Header,
 	}), conn}, nil
 }
 
