@@ -31,8 +31,9 @@ type Config struct {
 	// and MaxFetches how often in all.
 	FetchWindow time.Duration
 	MaxFetches  int
-	// MaxLive is how many unexpired enrolments an Enrolee may have; one more is
-	// refused, since it suggests a clone.
+	// MaxLive is how many unexpired enrolments an Enrolee may have of which a key
+	// was fetched; one more is refused, since it suggests a clone. Of the others,
+	// so many are kept.
 	MaxLive int
 	// Wire has the names of resources and attributes, and Administrators the
 	// stakeholders for which MEF clients may register.

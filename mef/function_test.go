@@ -149,9 +149,12 @@ func TestSameKeIDInAnotherSessionIsAConflict(t *testing.T) {
 func TestTooManyEnrolmentsSuggestAClone(t *testing.T) {
 	s := newScene(t, nil)
 	identity := s.pki.Enrolee(t, mustertest.DeviceName(t, 1))
+	maf := s.session(t, s.pki.Function(t, "maf.example.com"), "m")
 	for n := range s.config.MaxLive + 1 {
-		_, err := s.function.Established(t.Context(), s.session(t, identity, string(rune('a'+n))), s.now)
+		enrolment, err := s.function.Established(t.Context(), s.session(t, identity, string(rune('a'+n))), s.now)
 		if n < s.config.MaxLive {
+			wantCode(t, err, "")
+			_, err = s.function.FetchCredential(t.Context(), maf, "", enrolment.KeID, muster.SUIDForMAF, s.now)
 			wantCode(t, err, "")
 		} else {
 			wantCode(t, err, muster.CodeCloneSuspected)

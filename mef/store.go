@@ -16,7 +16,7 @@ var (
 	ErrUnknown = errors.New("no such enrolment")
 	// ErrConflict: the KeID exists with another session, certificate or Enrolee.
 	ErrConflict = errors.New("the KeID belongs to another enrolment")
-	// ErrTooMany: the Enrolee has its maximum of unexpired enrolments.
+	// ErrTooMany: the Enrolee has its maximum of unexpired enrolments that were fetched.
 	ErrTooMany = errors.New("the Enrolee has too many enrolments")
 	// ErrBusy: the store's queue is full; nothing was done.
 	ErrBusy = errors.New("the store is busy")
@@ -66,8 +66,10 @@ type Store interface {
 	// erased, and the row stays as a tombstone, so that an identifier never
 	// returns. What a MAF has fetched already stays until the MAF fetches the new
 	// enrolment. ErrTooMany is returned, and nothing changes, if a new enrolment
-	// finds maxLive or more of the Enrolee that have not expired at e.Created,
-	// erased ones included.
+	// finds maxLive or more of the Enrolee that a MAF has fetched and that have not
+	// expired at e.Created, erased ones included. Those that no MAF has fetched do
+	// not count: whoever cuts handshakes off at their end would else use up the
+	// Enrolee's number. They are forgotten whole when maxLive newer ones came.
 	CreateEnrolment(ctx context.Context, e Enrolment, maxLive int) (Enrolment, error)
 
 	// FetchEnrolment hands the enrolment to a MAF: it must be a target, the row

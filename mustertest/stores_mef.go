@@ -21,6 +21,7 @@ func MEFStore[S mef.Store](t *testing.T, open func(testing.TB) (S, func() S)) {
 		"what was fetched lives until the next":     mefCase.overlap,
 		"targets are erased one by one":             mefCase.targetsApart,
 		"the number of live enrolments is bounded":  mefCase.maxLive,
+		"what is cut off is not counted":            mefCase.cutOff,
 		"a session finds its own enrolment":         mefCase.ofSession,
 		"a fetch is bounded in number":              mefCase.fetchCount,
 		"a fetch is bounded in time":                mefCase.fetchWindow,
@@ -243,20 +244,59 @@ func (c mefCase) maxLive() {
 		_, err := c.store.CreateEnrolment(c.Context(), e, most)
 		return err
 	}
+	createAndFetch := func(n int, at time.Duration) {
+		c.Helper()
+		wantError(c, "below the maximum", create(n, at), nil)
+		_, err := c.fetchBy(keID(c, n), c.maf(), at, 1)
+		wantError(c, "fetch", err, nil)
+	}
 	for n := range most {
-		wantError(c, "below the maximum", create(n, time.Duration(n)*hour), nil)
+		createAndFetch(n, time.Duration(n)*hour)
 	}
 	wantError(c, "erase", c.store.EraseEnrolment(c.Context(), keID(c, 2), c.maf()), nil)
 	wantError(c, "at the maximum, most of them erased", create(10, 3*hour), mef.ErrTooMany)
 	wantError(c, "a replay at the maximum", create(2, 2*hour), nil)
 	wantError(c, "a second before the first expires", create(10, 10*hour-time.Second), mef.ErrTooMany)
-	wantError(c, "when the first expires", create(10, 10*hour), nil)
+	createAndFetch(10, 10*hour) // when the first expires
 	wantError(c, "at the maximum again", create(11, 10*hour), mef.ErrTooMany)
 	e := c.enrolment(20, 2)
 	_, err := c.store.CreateEnrolment(c.Context(), e, most)
 	wantError(c, "another Enrolee", err, nil)
 	if g := c.mustCreate(c.enrolment(12, 1)).Generation; g != 5 {
 		c.Errorf("refused enrolments count: the generation is %d, want 5", g)
+	}
+}
+
+// cutOff: handshakes that nobody follows up do not use up the Enrolee's number, and
+// only so many of them are kept.
+func (c mefCase) cutOff() {
+	const most, handshakes = 3, 20
+	both := []muster.FQDN{c.other(), c.maf()}
+	create := func(n int) error {
+		e := c.enrolment(n, 1)
+		e.Targets = both
+		_, err := c.store.CreateEnrolment(c.Context(), e, most)
+		return err
+	}
+	wantError(c, "the first", create(0), nil)
+	_, err := c.fetchBy(keID(c, 0), c.maf(), 0, plenty)
+	wantError(c, "its fetch", err, nil)
+	for n := 1; n <= handshakes; n++ {
+		wantError(c, "handshakes that are cut off", create(n), nil)
+	}
+	wantError(c, "the fetched one for the MAF that has not", c.store.EraseEnrolment(c.Context(), keID(c, 0), c.other()), nil)
+	for n := 1; n <= handshakes; n++ {
+		var want error
+		if n <= handshakes-most {
+			want = mef.ErrUnknown
+		}
+		for _, maf := range both {
+			wantError(c, "the row of a handshake", c.store.EraseEnrolment(c.Context(), keID(c, n), maf), want)
+		}
+	}
+	wantError(c, "the next", create(handshakes+1), nil)
+	if _, err = c.fetchBy(keID(c, handshakes+1), c.maf(), 0, plenty); err != nil {
+		c.Errorf("the handshake that was not cut off: %v", err)
 	}
 }
 

@@ -217,19 +217,32 @@ func (c mefCase) raceGenerations() {
 	}
 }
 
+// raceMaxLive: however handshakes and fetches mix, no more than the maximum is ever
+// fetched, and a device that comes alone reaches it.
 func (c mefCase) raceMaxLive() {
 	const most = 5
-	var stored atomic.Int32
-	race(100, func(i int) {
-		switch _, err := c.store.CreateEnrolment(c.Context(), c.enrolment(i, 1), most); {
-		case err == nil:
-			stored.Add(1)
-		case !errors.Is(err, mef.ErrTooMany):
+	var fetched atomic.Int32
+	enrol := func(i int) {
+		_, err := c.store.CreateEnrolment(c.Context(), c.enrolment(i, 1), most)
+		if err == nil {
+			if _, err = c.fetch(keID(c, i)); err == nil {
+				fetched.Add(1)
+				return
+			}
+		}
+		if !errors.Is(err, mef.ErrTooMany) && !errors.Is(err, mef.ErrUnknown) {
 			c.Errorf("handshake %d: %v", i, err)
 		}
-	})
-	if stored.Load() != most {
-		c.Errorf("%d enrolments stored, want %d", stored.Load(), most)
+	}
+	race(100, enrol)
+	if n := fetched.Load(); n < 1 || n > most {
+		c.Errorf("%d enrolments fetched, want 1 to %d", n, most)
+	}
+	for i := range 2 * most {
+		enrol(100 + i)
+	}
+	if n := fetched.Load(); n != most {
+		c.Errorf("%d enrolments fetched, want %d", n, most)
 	}
 }
 

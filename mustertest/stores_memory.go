@@ -103,7 +103,7 @@ func (m *Memory) CreateEnrolment(ctx context.Context, e mef.Enrolment, maxLive i
 	for _, other := range m.enrolments {
 		if other.EnroleeID == e.EnroleeID {
 			newest = max(newest, other.Generation)
-			if !expired(other.Expires, e.Created) {
+			if other.fetched() && !expired(other.Expires, e.Created) {
 				live++
 			}
 		}
@@ -118,7 +118,22 @@ func (m *Memory) CreateEnrolment(ctx context.Context, e mef.Enrolment, maxLive i
 		record.targets[target] = &delivery{}
 	}
 	m.enrolments[e.KeID] = record
+	for id, other := range m.enrolments {
+		if other.EnroleeID == e.EnroleeID && other.Generation <= e.Generation-int64(maxLive) && !other.fetched() {
+			delete(m.enrolments, id)
+		}
+	}
 	return record.snapshot(), nil
+}
+
+// fetched reports whether any MAF has the key.
+func (r *enrolmentRecord) fetched() bool {
+	for _, d := range r.targets {
+		if d.fetches > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // eraseOlder erases the rows for one target in the Enrolee's enrolments before e.

@@ -71,7 +71,7 @@ func (s *Store) createEnrolments(ctx context.Context, conn *pgxpool.Conn, items 
 			fresh = append(fresh, i)
 		}
 	}
-	return s.writeEnrolments(ctx, conn, fresh, replayed, outcomes)
+	return s.writeEnrolments(ctx, conn, items, fresh, replayed, outcomes)
 }
 
 // An enrolleeState is what limits the next enrolment of an Enrolee.
@@ -82,7 +82,7 @@ const (
 
 	selectEnrolments = "SELECT " + enrolmentColumns + " FROM enrolment WHERE ke_id = ANY($1::bytea[]) ORDER BY ke_id, part"
 
-	selectEnrolees = `SELECT e.enrolee_id, max(e.generation), count(DISTINCT CASE WHEN e.expires > w.created THEN e.generation END)
+	selectEnrolees = `SELECT e.enrolee_id, max(e.generation), count(DISTINCT CASE WHEN e.expires > w.created AND e.fetches > 0 THEN e.generation END)
 		FROM unnest($1::text[], $2::bigint[]) AS w (enrolee_id, created) JOIN enrolment AS e ON e.enrolee_id = w.enrolee_id
 		WHERE e.enrolee_id = ANY($1::text[]) GROUP BY e.enrolee_id`
 
@@ -106,6 +106,14 @@ const (
 		UPDATE enrolment AS o SET state = 4, sealed = NULL, data_key = NULL FROM new
 		WHERE o.enrolee_id = ANY($3::text[]) AND o.enrolee_id = new.enrolee_id AND o.generation < new.generation
 			AND o.maf_id = new.maf_id AND o.state + 0 = 1`
+
+	// Enrolments are forgotten whole, for part 0 must be there as long as another is.
+	forgetUnfetched = `WITH new AS (SELECT w.* FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::bigint[])
+			AS w (ke_id, enrolee_id, generation, oldest) JOIN enrolment AS e ON e.ke_id = w.ke_id
+			WHERE e.ke_id = ANY($1::bytea[]) AND e.part = 0 AND e.enrolee_id || '' = w.enrolee_id AND e.generation = w.generation)
+		DELETE FROM enrolment AS o USING new
+		WHERE o.enrolee_id = ANY($2::text[]) AND o.enrolee_id = new.enrolee_id AND o.generation <= new.oldest
+			AND NOT EXISTS (SELECT 1 FROM enrolment AS f WHERE f.ke_id = o.ke_id AND f.fetches > 0)`
 
 	touchEnrolments = "UPDATE enrolment SET fetches = fetches WHERE ke_id = ANY($1::bytea[]) AND part = 0"
 )
@@ -143,7 +151,7 @@ func (s *Store) enrolmentsBefore(ctx context.Context, conn *pgxpool.Conn, items 
 // writeEnrolments writes the enrolments whose numbers are fresh, and clears the
 // error of those that were written. A replay is answered by a commit too: it
 // waits for the standby, which a commit that was interrupted may not have reached.
-func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, fresh []int, replayed [][]byte, outcomes []outcome[mef.Enrolment]) error {
+func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, items []newEnrolment, fresh []int, replayed [][]byte, outcomes []outcome[mef.Enrolment]) error {
 	slices.SortFunc(fresh, func(i, j int) int { return compareKeID(outcomes[i].value.KeID, outcomes[j].value.KeID) })
 	rows, err := s.sealEnrolments(ctx, conn, fresh, outcomes)
 	if err != nil {
@@ -164,6 +172,9 @@ func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, fresh [
 	if renewed := rows.renewed; len(renewed.keID) > 0 {
 		t.queue(supersedeEnrolments, renewed.keID, renewed.maf, renewed.enrolee, renewed.generation)
 	}
+	if keIDs, enrolees, generations, oldest := unfetched(items, fresh, outcomes); len(keIDs) > 0 {
+		t.queue(forgetUnfetched, keIDs, enrolees, generations, oldest)
+	}
 	if len(replayed) > 0 {
 		slices.SortFunc(replayed, bytes.Compare)
 		t.queue(touchEnrolments, replayed)
@@ -177,6 +188,19 @@ func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, fresh [
 		}
 	}
 	return nil
+}
+
+// unfetched returns, for each new enrolment after which older ones that no MAF has
+// fetched are forgotten, up to which generation.
+func unfetched(items []newEnrolment, fresh []int, outcomes []outcome[mef.Enrolment]) (keIDs [][]byte, enrolees []string, generations, oldest []int64) {
+	for _, i := range fresh {
+		e := outcomes[i].value
+		if last := e.Generation - int64(items[i].maxLive); last > 0 {
+			keIDs, enrolees = append(keIDs, keIDOctets(e.KeID)), append(enrolees, e.EnroleeID.String())
+			generations, oldest = append(generations, e.Generation), append(oldest, last)
+		}
+	}
+	return keIDs, enrolees, generations, oldest
 }
 
 // enrolmentArrays are the columns of rows to be inserted.

@@ -97,7 +97,10 @@ func (s *Store) createEnrolment(e mef.Enrolment, rows []enrolmentRow, maxLive in
 			return mef.Enrolment{}, errors.Join(fmt.Errorf("insert an enrolment: %d rows", n), err)
 		}
 	}
-	return e, nil
+	if oldest := e.Generation - int64(maxLive); oldest > 0 {
+		_, err = s.write.forgetUnfetched.Exec(enrolee, oldest)
+	}
+	return e, err
 }
 
 // storedEnrolment puts an enrolment together from the rows of its targets. Its

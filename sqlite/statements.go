@@ -42,9 +42,9 @@ func closeStatements(statements []statement) error {
 type writeStatements struct {
 	begin, end, rollback *sql.Stmt
 
-	enrolmentRows, enrolmentOf, enrolleeState, insertEnrolment, supersedeEnrolment *sql.Stmt
-	fetchEnrolment, eraseOlderEnrolments, eraseEnrolment                           *sql.Stmt
-	forgetEnrolments, expireEnrolments, closeWindows                               *sql.Stmt
+	enrolmentRows, enrolmentOf, enrolleeState, insertEnrolment, supersedeEnrolment, forgetUnfetched *sql.Stmt
+	fetchEnrolment, eraseOlderEnrolments, eraseEnrolment                                            *sql.Stmt
+	forgetEnrolments, expireEnrolments, closeWindows                                                *sql.Stmt
 
 	credentialRows, insertCredential, activateKmID, retireOlder *sql.Stmt
 	limitKeID, forgetCredentials, expireCredentials             *sql.Stmt
@@ -73,13 +73,15 @@ func (w *writeStatements) all() []statement {
 		{&w.enrolmentRows, `SELECT maf_id, enrolee_id, generation, session, certificate, data_key, sealed, created, expires
 			FROM enrolment WHERE ke_id = ? ORDER BY maf_id`},
 		{&w.enrolmentOf, "SELECT ke_id FROM enrolment WHERE enrolee_id = ? AND session = ? AND +expires > ? LIMIT 1"},
-		{&w.enrolleeState, `SELECT coalesce(max(generation), 0), count(DISTINCT CASE WHEN expires > ? THEN generation END)
+		{&w.enrolleeState, `SELECT coalesce(max(generation), 0), count(DISTINCT CASE WHEN expires > ? AND fetches > 0 THEN generation END)
 			FROM enrolment WHERE enrolee_id = ?`},
 		{&w.insertEnrolment, `INSERT INTO enrolment
 			(ke_id, maf_id, enrolee_id, generation, session, certificate, data_key, sealed, state, created, expires)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)`},
 		{&w.supersedeEnrolment, `UPDATE enrolment SET state = 4, sealed = NULL, data_key = NULL
 			WHERE enrolee_id = ? AND maf_id = ? AND +state = 1`},
+		{&w.forgetUnfetched, `DELETE FROM enrolment WHERE enrolee_id = ? AND generation <= ?
+			AND NOT EXISTS (SELECT 1 FROM enrolment AS part WHERE part.ke_id = enrolment.ke_id AND part.fetches > 0)`},
 		{&w.fetchEnrolment, `UPDATE enrolment SET state = 2, fetches = fetches + 1, fetched_at = coalesce(fetched_at, ?3)
 			WHERE ke_id = ?1 AND maf_id = ?2 AND +state IN (1, 2) AND expires > ?3
 			AND (fetched_at IS NULL OR ?3 <= fetched_at + ?4) AND fetches < ?5

@@ -45,7 +45,7 @@ type mefConfig struct {
 	MaxFetches int `yaml:"max_fetches"`
 	// KpmOverlap is how long an Enrolee's older pre-provisioned keys stay valid beside a newer one that is not used; 720h by default.
 	KpmOverlap time.Duration `yaml:"kpm_overlap"`
-	// MaxLive is how many unexpired enrolments an Enrolee may have; 64 by default.
+	// MaxLive is how many unexpired enrolments an Enrolee may have of which a MAF fetched a key; 64 by default.
 	MaxLive int `yaml:"max_live"`
 	// Administrators are the stakeholders for which every MEF client may register.
 	Administrators []muster.FQDN `yaml:"administrators"`

@@ -98,9 +98,11 @@ func TestMEFReloadOfLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	w.startMEF()
+	w.startMAF()
 	device := w.device(w.deviceConfig(0, overTLS))
-	_, err := device.Enrol(t.Context())
+	attachment, err := device.Ensure(t.Context()) // its MAF fetches
 	must(t, err)
+	must(t, attachment.Close())
 	w.rewrite("mef.yaml", "mafs:\n", "max_live: 1\nmafs:\n")
 	must(t, w.mefService.reload())
 	if _, err := device.Enrol(t.Context()); err == nil {
