@@ -79,6 +79,7 @@ const (
 	CodePeerAlert              Code = "peer-alert"
 	CodeBusy                   Code = "busy"
 	CodeStoreFailed            Code = "store-failed"
+	CodeStoreDamaged           Code = "store-damaged"
 )
 
 // The codes for keys and procedures.
@@ -164,6 +165,7 @@ func Codes() []CodeMeaning {
 		{CodePeerAlert, "the peer accepts this side", "see the peer's log"},
 		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
 		{CodeStoreFailed, "what is answered is durable first", "see the detail: space, mount and health of the store's disk; the peer may try again"},
+		{CodeStoreDamaged, "a store holds what was written to it", "restore the newest backup that muster store check finds sound"},
 		{CodeAlreadyExported, "a session yields one key for a label", "open a new session"},
 		{CodeKeyUnknown, "the key identifier is known here or at its MEF", "enrol again"},
 		{CodeKeyRetired, "a KeID is not used after its KmID", "use the KmID of the registration, or enrol again"},

@@ -46,6 +46,7 @@ var (
 // at once.
 type Sealer struct {
 	root   *Root
+	older  []*Root
 	random io.Reader
 
 	mu   sync.RWMutex
@@ -58,10 +59,12 @@ type dataKey struct {
 	wrapped [wrappedSize]byte
 }
 
-// New returns a Sealer without data keys. The random source must be one that many
-// goroutines may read at once, as crypto/rand.Reader is.
-func New(root *Root, random io.Reader) *Sealer {
-	return &Sealer{root: root, random: random, keys: make(map[uint32]dataKey)}
+// New returns a Sealer without data keys. New data keys are wrapped by root, and
+// those that one of the older root keys has wrapped can be put to use as well. The
+// random source must be one that many goroutines may read at once, as
+// crypto/rand.Reader is.
+func New(root *Root, random io.Reader, older ...*Root) *Sealer {
+	return &Sealer{root: root, older: older, random: random, keys: make(map[uint32]dataKey)}
 }
 
 // Format writes the root key's public identifier for every verb.
@@ -73,14 +76,33 @@ func (s *Sealer) Format(f fmt.State, _ rune) {
 // key: version ‖ root key identifier ‖ nonce ‖ ciphertext ‖ tag, 69 octets. It is
 // not in use before UseDataKey, so that the store can make it durable first.
 func (s *Sealer) NewDataKey(id uint32) ([]byte, error) {
-	var drawn [nonceSize + RootSize]byte
-	defer clear(drawn[:])
-	if _, err := io.ReadFull(s.random, drawn[:]); err != nil {
+	var octets [RootSize]byte
+	defer clear(octets[:])
+	if _, err := io.ReadFull(s.random, octets[:]); err != nil {
 		return nil, fmt.Errorf("draw data key %d: %w", id, err)
 	}
+	return s.wrap(id, octets[:])
+}
+
+func (s *Sealer) wrap(id uint32, octets []byte) ([]byte, error) {
 	wrapped := append(append(make([]byte, 0, wrappedSize), version), s.root.id[:]...)
-	wrapped = append(wrapped, drawn[:nonceSize]...)
-	return s.root.aead.Seal(wrapped, drawn[:nonceSize], drawn[nonceSize:], s.root.associated(id)), nil
+	wrapped = wrapped[:len(wrapped)+nonceSize]
+	nonce := wrapped[1+rootIDSize:]
+	if _, err := io.ReadFull(s.random, nonce); err != nil {
+		return nil, fmt.Errorf("draw a nonce for data key %d: %w", id, err)
+	}
+	return s.root.aead.Seal(wrapped, nonce, octets, s.root.associated(id)), nil
+}
+
+// Rewrap returns a data key, which any of the root keys has wrapped, wrapped anew
+// by the first of them. The errors are those of UseDataKey.
+func (s *Sealer) Rewrap(id uint32, wrapped []byte) ([]byte, error) {
+	octets, err := s.unwrap(id, wrapped)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(octets)
+	return s.wrap(id, octets)
 }
 
 func (r *Root) associated(id uint32) []byte {
@@ -92,16 +114,9 @@ func (r *Root) associated(id uint32) []byte {
 // error that wraps ErrDataKey. So is a damaged one, and ErrRoot is wrapped if
 // another root key wrapped it.
 func (s *Sealer) UseDataKey(id uint32, wrapped []byte) error {
-	if len(wrapped) != wrappedSize || wrapped[0] != version {
-		return fmt.Errorf("%w: data key %d has a format that is not known", ErrDataKey, id)
-	}
-	rootID, rest := [rootIDSize]byte(wrapped[1:]), wrapped[1+rootIDSize:]
-	if rootID != s.root.id {
-		return fmt.Errorf("%w: data key %d is wrapped by root key %x, and this is %s", ErrRoot, id, rootID, s.root.ID())
-	}
-	octets, err := s.root.aead.Open(nil, rest[:nonceSize], rest[nonceSize:], s.root.associated(id))
+	octets, err := s.unwrap(id, wrapped)
 	if err != nil {
-		return fmt.Errorf("%w: data key %d is damaged", ErrDataKey, id)
+		return err
 	}
 	defer clear(octets)
 	aead, err := newAEAD(octets)
@@ -115,6 +130,28 @@ func (s *Sealer) UseDataKey(id uint32, wrapped []byte) error {
 	}
 	s.keys[id] = dataKey{aead, [wrappedSize]byte(wrapped)}
 	return nil
+}
+
+// unwrap returns the octets of a data key.
+func (s *Sealer) unwrap(id uint32, wrapped []byte) ([]byte, error) {
+	if len(wrapped) != wrappedSize || wrapped[0] != version {
+		return nil, fmt.Errorf("%w: data key %d has a format that is not known", ErrDataKey, id)
+	}
+	rootID, rest := [rootIDSize]byte(wrapped[1:]), wrapped[1+rootIDSize:]
+	root := s.root
+	for _, older := range s.older {
+		if rootID == older.id {
+			root = older
+		}
+	}
+	if rootID != root.id {
+		return nil, fmt.Errorf("%w: data key %d is wrapped by root key %x, and this is %s", ErrRoot, id, rootID, root.ID())
+	}
+	octets, err := root.aead.Open(nil, rest[:nonceSize], rest[nonceSize:], root.associated(id))
+	if err != nil {
+		return nil, fmt.Errorf("%w: data key %d is damaged", ErrDataKey, id)
+	}
+	return octets, nil
 }
 
 // Seal returns version ‖ nonce ‖ ciphertext ‖ tag, 61 octets for a key of 32. The

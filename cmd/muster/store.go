@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,9 +41,17 @@ const (
 	retryDuration = 24 * time.Hour
 )
 
+// newSealer returns what seals a store's keys: under the root key, or that which
+// takes over from it.
 func newSealer(rootKey string) (*seal.Sealer, error) {
 	root, err := seal.ReadRoot(rootKey)
 	if err != nil {
+		return nil, configErrorf("store: %w", err)
+	}
+	switch next, err := seal.ReadRoot(rootKey + nextRootSuffix); {
+	case err == nil:
+		return seal.New(next, rand.Reader, root), nil
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, configErrorf("store: %w", err)
 	}
 	return seal.New(root, rand.Reader), nil
@@ -116,11 +125,12 @@ func (c storeConfig) besideStore(configuration, suffix string) string {
 func newStoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
-		Short: "Create the store that a configuration names, or bring it up to date",
+		Short: "Create, check, back up and restore the store that a configuration names",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newStoreCreateCommand(), newStoreMigrateCommand())
+	cmd.AddCommand(newStoreCreateCommand(), newStoreMigrateCommand(), newStoreCheckCommand(),
+		newStoreBackupCommand(), newStoreRestoreCommand(), newStoreRotateRootCommand())
 	return cmd
 }
 

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"muster"
+	"muster/seal"
+	"muster/sqlite"
+)
+
+// readFileStore reads a store's configuration for a command that knows files only.
+func readFileStore(file string) (storeConfig, *seal.Sealer, error) {
+	config, err := readStoreConfig(file)
+	if err != nil {
+		return config, nil, err
+	}
+	if config.Postgres != "" {
+		return config, nil, configErrorf("%s: the store is a PostgreSQL database; its own tools back it up, check it and restore it", file)
+	}
+	sealer, err := newSealer(config.RootKey)
+	return config, sealer, err
+}
+
+// refuseFile gives the errors of a store in a file their codes.
+func refuseFile(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sqlite.ErrDamaged):
+		return muster.Refuse(muster.CodeStoreDamaged, "%w", err)
+	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), errors.Is(err, sqlite.ErrForeign), errors.Is(err, sqlite.ErrNewer),
+		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey):
+		return configErrorf("store: %w", err)
+	}
+	return muster.Refuse(muster.CodeStoreFailed, "%w", err)
+}
+
+func newStoreBackupCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "backup --config FILE TO",
+		Short: "Back a store up to a new file, while its function runs or not",
+		Long: `Back a store up to a new file, while its function runs or not, as it is at one
+moment. The backup is checked before it gets its name. Its keys are sealed: keep
+the root key too, and elsewhere.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config, sealer, err := readFileStore(file)
+			if err != nil {
+				return err
+			}
+			report, err := sqlite.Backup(cmd.Context(), config.Path, args[0], sealer)
+			if err != nil {
+				return refuseFile(err)
+			}
+			return printReport(cmd.OutOrStdout(), report, false)
+		},
+	}
+	configFlag(cmd, &file)
+	return cmd
+}
+
+func newStoreCheckCommand() *cobra.Command {
+	var file, backup string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check --config FILE [--file BACKUP]",
+		Short: "Check a store, while its function runs or not, or a backup of it",
+		Long: `Check a store, while its function runs or not, or a backup of it: the file, its
+references, and that every sealed key opens for the record in which it stands.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, sealer, err := readFileStore(file)
+			if err != nil {
+				return err
+			}
+			if backup != "" {
+				config.Path = backup
+			}
+			report, err := sqlite.Check(cmd.Context(), config.Path, sealer)
+			if err != nil {
+				return refuseFile(err)
+			}
+			if err := printReport(cmd.OutOrStdout(), report, asJSON); err != nil || report.Sound() {
+				return err
+			}
+			return muster.Refuse(muster.CodeStoreDamaged, "%s: %d things are wrong with it", config.Path, len(report.Problems))
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().StringVar(&backup, "file", "", "check this `BACKUP` in place of the store")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+func printReport(out io.Writer, r *sqlite.Report, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(struct {
+			Schema   int            `json:"schema"`
+			DataKeys int            `json:"dataKeys"`
+			Sealed   int            `json:"sealedKeys"`
+			Rows     map[string]int `json:"rows"`
+			Problems []string       `json:"problems"`
+		}{r.Schema, r.DataKeys, r.Sealed, r.Rows, append([]string{}, r.Problems...)})
+	}
+	for _, problem := range r.Problems {
+		if _, err := fmt.Fprintln(out, problem); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(out, "schema %d, %d sealed keys under %d data keys, %d problems\n", r.Schema, r.Sealed, r.DataKeys, len(r.Problems))
+	return err
+}
+
+func newStoreRestoreCommand() *cobra.Command {
+	var file string
+	var acceptOlder bool
+	cmd := &cobra.Command{
+		Use:   "restore --config FILE BACKUP",
+		Short: "Make a store of a backup; the store must not exist",
+		Long: `Make a store of a backup. Move what is left of the store away first.
+
+A backup does not know what ended after it was made. What may have ended is
+therefore withdrawn: keys that wait for their MAF (the devices enrol again),
+KeIDs (clients come with their KmID), registered keys (their sources register
+again), and pre-provisioned keys (import the list as it is now). --accept-older
+keeps all of it, and with it whatever was revoked, rotated or used up since.
+
+Verdicts stand in the configuration and not in the store: a restore never lifts
+one.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config, sealer, err := readFileStore(file)
+			if err != nil {
+				return err
+			}
+			// What is left of a write-ahead log would be taken for the new file's.
+			for _, suffix := range []string{"-wal", "-shm"} {
+				if _, err := os.Lstat(config.Path + suffix); err == nil {
+					return configErrorf("store: %s is there: move it away with the store that it belongs to", config.Path+suffix)
+				}
+			}
+			w, _, err := sqlite.Restore(cmd.Context(), args[0], config.Path, sealer, acceptOlder)
+			if err != nil {
+				return refuseFile(err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored; withdrawn: %d enrolments, %d KeIDs, %d registered keys, %d pre-provisioned keys\n",
+				w.Enrolments, w.KeIDs, w.Keys, w.Kpms)
+			return err
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().BoolVar(&acceptOlder, "accept-older", false, "keep what may have ended since the backup was made")
+	return cmd
+}
+
+// nextRootSuffix names the root key that takes over, beside the one in use. While
+// it is there, both open the store.
+const nextRootSuffix = ".next"
+
+func newStoreRotateRootCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "rotate-root --config FILE",
+		Short: "Put a new root key in the place of the one in use",
+		Long: `Put a new root key in the place of the one in use: draw it, wrap every data key
+under it, and give it the name of the old one, which is gone then. The function
+must not be running. A rotation that was interrupted is completed by the next; in
+between, the function starts as well. Backups made before need the old root key:
+keep it with them for as long as they are worth something.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, _, err := readFileStore(file)
+			if err != nil {
+				return err
+			}
+			n, err := rotateRoot(cmd.Context(), config)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d data keys are under the new root key\n", n)
+			return err
+		},
+	}
+	configFlag(cmd, &file)
+	return cmd
+}
+
+func rotateRoot(ctx context.Context, config storeConfig) (int, error) {
+	next := config.RootKey + nextRootSuffix
+	if err := seal.CreateRoot(next, rand.Reader); err != nil && !errors.Is(err, fs.ErrExist) {
+		return 0, configErrorf("store: %w", err)
+	}
+	sealer, err := newSealer(config.RootKey)
+	if err != nil {
+		return 0, err
+	}
+	n, err := sqlite.RewrapDataKeys(ctx, config.Path, sealer)
+	if err != nil {
+		return 0, refuseFile(err)
+	}
+	if err := os.Rename(next, config.RootKey); err != nil {
+		return 0, configErrorf("store: %w", err)
+	}
+	folder, err := os.Open(filepath.Dir(config.RootKey))
+	if err != nil {
+		return 0, configErrorf("store: %w", err)
+	}
+	return n, errors.Join(folder.Sync(), folder.Close())
+}

@@ -1,0 +1,228 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Errors of Backup, Check and Restore.
+var (
+	// ErrOlder: the file was written by an older version of Muster and not opened since.
+	ErrOlder = errors.New("the database is of an older version")
+	// ErrDamaged: a backup does not hold what it should.
+	ErrDamaged = errors.New("the backup is damaged")
+)
+
+// Backup writes a copy of a database, which another process may have open, to a
+// new file of mode 0600, as it was at one moment. The copy is checked as Check
+// does, with a sealer of its own, and is whole and durable when it gets its name.
+// An existing file is never touched: the error then wraps fs.ErrExist.
+func Backup(ctx context.Context, path, to string, sealer Sealer) (*Report, error) {
+	path, err := realPath(path)
+	if err != nil {
+		return nil, err
+	}
+	var report *Report
+	err = place(to, func(draft string) error {
+		if err := vacuum(ctx, path, draft); err != nil {
+			return err
+		}
+		report, err = Check(ctx, draft, sealer)
+		if err == nil && !report.Sound() {
+			err = fmt.Errorf("%w: %s", ErrDamaged, report.Problems[0])
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", path, err)
+	}
+	return report, nil
+}
+
+// Withdrawn counts what Restore took back, since it may have ended after the
+// backup was made.
+type Withdrawn struct{ Enrolments, KeIDs, Keys, Kpms int }
+
+// Restore makes a database of a backup at path, where there must be none. What may
+// have ended since the backup is withdrawn, unless keep is set: keys of enrolments
+// that wait for their MAF (the devices enrol again), KeIDs (clients come with
+// their KmID), registered keys (their sources register again), and pre-provisioned
+// keys (to be imported again, from the list as it is now). Tombstones stay, so that
+// no identifier which had ended by the time of the backup returns.
+func Restore(ctx context.Context, backup, path string, sealer Sealer, keep bool) (w Withdrawn, report *Report, err error) {
+	if backup, err = realPath(backup); err != nil {
+		return w, nil, err
+	}
+	if report, err = Check(ctx, backup, sealer); err != nil {
+		return w, nil, err
+	}
+	if !report.Sound() {
+		return w, report, fmt.Errorf("restore %s: %w: %s", backup, ErrDamaged, report.Problems[0])
+	}
+	err = place(path, func(draft string) error {
+		if err := vacuum(ctx, backup, draft); err != nil {
+			return err
+		}
+		if keep {
+			return nil
+		}
+		w, err = withdraw(ctx, draft)
+		return err
+	})
+	if err != nil {
+		return Withdrawn{}, nil, fmt.Errorf("restore %s: %w", backup, err)
+	}
+	return w, report, nil
+}
+
+// withdraw ends what a backup cannot know to be still good.
+func withdraw(ctx context.Context, path string) (w Withdrawn, err error) {
+	db, err := connect(path, []string{"foreign_keys(ON)", "secure_delete(ON)", "synchronous(FULL)"})
+	if err != nil {
+		return w, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return w, err
+	}
+	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
+	for _, step := range []struct {
+		count     *int
+		statement string
+	}{
+		{&w.Enrolments, "UPDATE enrolment SET state = 3, sealed = NULL, data_key = NULL WHERE state IN (1, 2)"},
+		{&w.KeIDs, "UPDATE credential SET state = 2 WHERE state = 1"},
+		{&w.Keys, "UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL WHERE state = 1"},
+		{&w.Kpms, "DELETE FROM kpm WHERE state IN (1, 2)"},
+	} {
+		if *step.count, err = changed(tx.ExecContext(ctx, step.statement)); err != nil {
+			return Withdrawn{}, err
+		}
+	}
+	return w, tx.Commit()
+}
+
+// vacuum copies a database as it is at one moment. Erased octets are not in the copy.
+func vacuum(ctx context.Context, path, to string) (err error) {
+	// query_only would forbid the copy as well.
+	db, err := connect(path, []string{"busy_timeout(5000)", "temp_store(MEMORY)", "trusted_schema(OFF)"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return identify(err)
+	}
+	defer conn.Close()
+	if err := checkSchema(ctx, conn, nil, new(Report)); err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, "VACUUM INTO ?", to)
+	return err
+}
+
+// place lets write fill an empty file of mode 0600 beside path, makes it durable
+// and gives it its name, which must be free.
+func place(path string, write func(draft string) error) (err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // of mode 0600
+	if err != nil {
+		return err
+	}
+	draft := file.Name()
+	defer func() { err = errors.Join(err, os.Remove(draft)) }()
+	if err := file.Close(); err != nil {
+		return err
+	}
+	if err := write(draft); err != nil {
+		return err
+	}
+	if file, err = os.Open(draft); err != nil {
+		return err
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(draft, path); err != nil { // fails if the name was taken meanwhile
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// RewrapDataKeys wraps every data key of a database anew by the first root key of
+// the sealer, in one transaction, and returns their number. No Store may have the
+// database open.
+func RewrapDataKeys(ctx context.Context, path string, sealer interface {
+	Rewrap(id uint32, wrapped []byte) ([]byte, error)
+}) (n int, err error) {
+	path, err = realPath(path)
+	if err != nil {
+		return 0, err
+	}
+	lock, err := lockFile(ctx, path)
+	if err != nil {
+		return 0, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	db, err := connect(path, writerPragmas())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return 0, identify(err)
+	}
+	defer conn.Close()
+	if err := checkSchema(ctx, conn, nil, new(Report)); err != nil {
+		return 0, err
+	}
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
+	wrapped, err := dataKeysIn(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	for id, old := range wrapped {
+		anew, err := sealer.Rewrap(id, old)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := tx.ExecContext(ctx, "UPDATE data_key SET wrapped = ? WHERE id = ?", anew, id); err != nil {
+			return 0, err
+		}
+	}
+	return len(wrapped), tx.Commit()
+}
+
+func dataKeysIn(ctx context.Context, tx *sql.Tx) (map[uint32][]byte, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT id, wrapped FROM data_key")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	wrapped := map[uint32][]byte{}
+	for rows.Next() {
+		var id uint32
+		var octets []byte
+		if err := rows.Scan(&id, &octets); err != nil {
+			return nil, err
+		}
+		wrapped[id] = octets
+	}
+	return wrapped, rows.Err()
+}
