@@ -55,14 +55,19 @@ func (i *identity) put(config identityConfig, certificate *tls.Certificate) {
 	i.current.Store(certificate)
 }
 
-// next reads what is to replace the identity. It must be valid at now and carry
-// the function's name: what every peer would refuse is not better than the old one.
+// next reads what is to replace the identity. If it is another certificate, it must
+// be valid at now and carry the function's name: what every peer would refuse is
+// not better than the old one. The same certificate is taken as it is, so that one
+// which has expired does not keep new rules from taking effect.
 func (i *identity) next(config identityConfig, now time.Time) (*tls.Certificate, error) {
 	certificate, err := config.load()
 	if err != nil {
 		return nil, err
 	}
 	leaf := certificate.Leaf
+	if leaf.Equal(i.leaf()) {
+		return certificate, nil
+	}
 	wanted, err := cert.ParseName(muster.FlavourFQDN, i.name.String())
 	if err != nil {
 		return nil, err

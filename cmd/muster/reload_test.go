@@ -111,6 +111,20 @@ func TestMEFReloadOfLimits(t *testing.T) {
 	w.mefLog.await(t, muster.CodeCloneSuspected)
 }
 
+// TestReloadUnderAnExpiredIdentity bans a device at a MEF whose certificate has
+// expired: rules take effect all the same.
+func TestReloadUnderAnExpiredIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.replaceIdentity(mustertest.NewPKI(t).Function(t, labMEF, mustertest.Expired()))
+	w.startMEF()
+	w.rewrite("mef.yaml", "mafs:\n", "verdicts: [{verdict: ban, enrolee_id: //sp.lab.example/device-0001}]\nmafs:\n")
+	must(t, w.mefService.reload())
+	if !w.mefLog.says("configuration replaced") || w.mefLog.says("identity replaced") {
+		t.Errorf("the log:\n%s", w.mefLog)
+	}
+}
+
 // replaceIdentity writes another identity over the files of the MEF's.
 func (w *world) replaceIdentity(identity *mustertest.Identity) {
 	w.t.Helper()
