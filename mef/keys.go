@@ -101,7 +101,7 @@ func (f *Function) enrolled(ctx context.Context, maf muster.FQDN, id tef.KeyID, 
 	if err != nil {
 		return tef.KeyRegistration{}, refuseStore(err, id.KeID())
 	}
-	if reason := f.register.Load().verdicts.void(stored); reason != "" {
+	if reason := f.register.Load().withheld(stored, maf); reason != "" {
 		return tef.KeyRegistration{}, muster.Refuse(muster.CodeKeyUnknown, "%s of %s is withheld: %s", id, stored.EnroleeID, reason)
 	}
 	km, err := stored.Ke.MasterCredential(f.config.Derivation, maf)
@@ -117,9 +117,32 @@ func (f *Function) enrolled(ctx context.Context, maf muster.FQDN, id tef.KeyID, 
 	}, err
 }
 
-// withheld extends the operator's verdicts to keys that an Enrolee has registered.
+// withheld says why the key of an enrolment is not for a MAF any more, which was a
+// target when the Enrolee enrolled, and nothing if it is.
+func (r *register) withheld(e Enrolment, maf muster.FQDN) string {
+	if !r.enrolees.serves(maf, e.EnroleeID) {
+		return maf.String() + " is no target of the Enrolee any more"
+	}
+	return r.verdicts.void(e)
+}
+
+// withheld extends the operator's verdicts and the present targets to keys that an
+// Enrolee has registered.
 func (f *Function) withheld(r tef.KeyRegistration) string {
-	return f.register.Load().verdicts.void(Enrolment{EnroleeID: r.Source, Created: r.Created})
+	rules, e := f.register.Load(), Enrolment{EnroleeID: r.Source, Created: r.Created}
+	if r.Usage != muster.SUIDForMAF {
+		return rules.verdicts.void(e)
+	}
+	for _, target := range r.Targets {
+		maf, err := muster.ParseFQDN(target)
+		if err != nil {
+			return "a target is no MAF"
+		}
+		if reason := rules.withheld(e, maf); reason != "" {
+			return reason
+		}
+	}
+	return ""
 }
 
 // withdraw erases the key of an enrolment for the MAF that a registration named.

@@ -3,6 +3,7 @@ package mef_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -204,6 +205,87 @@ func TestGuessesOfAMAFLookLikeTheUnknown(t *testing.T) {
 	for what, id := range map[string]string{"an enrolment for another MAF": enrolment.KeID.String(), "a key for another": made.ID.String()} {
 		if got := ask(id); got != unknown || !strings.Contains(got, "4004") {
 			t.Errorf("%s: %s, and for the unknown %s", what, got, unknown)
+		}
+	}
+}
+
+// A MAF that was a target when the Enrolee enrolled gets nothing once it is none,
+// and an Enrolee without an instruction is served to nobody.
+func TestFormerTargetsFetchNothing(t *testing.T) {
+	s, enrolment, one, _, maf := keyScene(t)
+	wanted := key(muster.SUIDForMAF, "maf.example.com")
+	wanted.Key = brought()
+	registered := must(one.RegisterKey(t.Context(), wanted)).ID
+	enrolled := tef.NewKeyID(enrolment.KeID.Relative(), enrolment.KeID.MEF())
+	rules := s.config.Rules
+	isOne := func(in mef.Instruction) bool { return in.EnroleeID == enroleeID("one") }
+	for what, change := range map[string]struct {
+		to    func([]mef.Instruction) []mef.Instruction
+		taken bool
+	}{
+		"other targets": {func(all []mef.Instruction) []mef.Instruction {
+			all[slices.IndexFunc(all, isOne)].Targets = []muster.FQDN{must(muster.ParseFQDN("maf.example.net"))}
+			return all
+		}, true},
+		"no instruction": {func(all []mef.Instruction) []mef.Instruction { return slices.DeleteFunc(all, isOne) }, true},
+		"another target more": {func(all []mef.Instruction) []mef.Instruction {
+			in := &all[slices.IndexFunc(all, isOne)]
+			in.Targets = append(slices.Clone(in.Targets), must(muster.ParseFQDN("maf.example.net")))
+			return all
+		}, false},
+	} {
+		changed := rules
+		changed.Instructions = change.to(slices.Clone(rules.Instructions))
+		if err := s.function.Replace(changed); err != nil {
+			t.Fatal(err)
+		}
+		for kind, id := range map[string]tef.KeyID{"an enrolment": enrolled, "a registered key": registered} {
+			if _, err := maf.RetrieveKey(t.Context(), id); (err != nil) != change.taken {
+				t.Errorf("%s after %s: %v", kind, what, err)
+			} else if err != nil {
+				wantStatus(t, kind+" after "+what, err, primitive.NotFound)
+			}
+		}
+	}
+}
+
+// A group's targets are found by the form of the Enrolee-ID, and an instruction for
+// one device of the group goes before that of the group.
+func TestFormerTargetsOfAGroup(t *testing.T) {
+	name := mustertest.DeviceName(t, 3)
+	prefix := name.Text[:strings.LastIndex(name.Text, ".")+1]
+	targets := []muster.FQDN{must(muster.ParseFQDN("maf.example.net"))}
+	var group mef.Instruction
+	s := newScene(t, func(s *scene) {
+		group = s.group(t, prefix+"*", "//sp.example.com/g-{rest}")
+		s.config.Instructions = append(s.config.Instructions, group)
+	})
+	device := s.session(t, s.pki.Enrolee(t, name), "g")
+	enrolment := must(s.function.Established(t.Context(), device, s.now))
+	maf := s.requester(s.session(t, s.pki.Function(t, "maf.example.com"), "m"), "maf.example.com")
+	override := s.one(t, name, enrolment.EnroleeID.String())
+	former := group
+	former.Targets = targets
+	formerOverride := override
+	formerOverride.Targets = targets
+	for _, c := range []struct {
+		what    string
+		rules   []mef.Instruction
+		granted bool
+	}{
+		{"the same", []mef.Instruction{group}, true},
+		{"other targets", []mef.Instruction{former}, false},
+		{"one device kept", []mef.Instruction{former, override}, true},
+		{"one device taken", []mef.Instruction{group, formerOverride}, false},
+		{"no instruction", nil, false},
+	} {
+		rules := s.config.Rules
+		rules.Instructions = c.rules
+		if err := s.function.Replace(rules); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := maf.RetrieveKey(t.Context(), tef.NewKeyID(enrolment.KeID.Relative(), enrolment.KeID.MEF())); (err == nil) != c.granted {
+			t.Errorf("%s: %v", c.what, err)
 		}
 	}
 }

@@ -59,6 +59,7 @@ type register struct {
 	keys     map[muster.KpmID]*pin
 	patterns overlay[*patternPins]
 	verdicts verdicts
+	enrolees index
 
 	intermediates []*x509.Certificate
 	issuers       map[string]bool // the subjects that issued the intermediates
@@ -107,6 +108,7 @@ func newRegister(rules Rules) (*register, error) {
 	if err := r.checkIdentities(); err != nil {
 		return nil, err
 	}
+	r.enrolees = newIndex(r)
 	var err error
 	r.verdicts, err = newVerdicts(rules.Verdicts, r)
 	return r, err
