@@ -69,10 +69,11 @@ func newLandscape(t *testing.T) *landscape {
 		}
 		l.mefs[fqdn], l.stores[fqdn] = function, store
 	}
+	shared := []string{"//sp.example.com/"} // the devices enrol through either MEF
 	for _, fqdn := range mafs {
 		store := mustertest.NewMemory()
 		function, err := maf.New(maf.Config{
-			FQDN: fqdn, MEFs: []maf.MEF{{FQDN: mefs[0]}, {FQDN: mefs[1]}}, KeIDLifetime: time.Minute, FetchTimeout: time.Minute, RefusalMemory: time.Second,
+			FQDN: fqdn, MEFs: []maf.MEF{{FQDN: mefs[0], Enrolees: shared}, {FQDN: mefs[1], Enrolees: shared}}, KeIDLifetime: time.Minute, FetchTimeout: time.Minute, RefusalMemory: time.Second,
 			Wire: wire, Administrators: stakeholders, MaxKeys: 9, Rand: rand.Reader,
 		}, store, tef.Stores{Registrations: store, Keys: store}, retriever{l, fqdn})
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -60,9 +61,10 @@ type Config struct {
 type MEF struct {
 	FQDN muster.FQDN
 	// Enrolees are what the identifiers of those begin with that the MEF may answer
-	// for, each with the SP domain and the slash after it; all if there is none.
-	// Where several MEFs are listed, one of them could else take over the Enrolees
-	// of another.
+	// for, each with the SP domain and the slash after it. A MEF that is alone may
+	// have none, and answers for all. Of several each needs some, for one of them
+	// could else take over the Enrolees of another; what they are to share stands
+	// in the lists of both alike.
 	Enrolees []string
 }
 
@@ -75,6 +77,36 @@ func (m *MEF) check() error {
 		domain, _, whole := strings.Cut(strings.TrimPrefix(prefix, "//"), "/")
 		if !strings.HasPrefix(prefix, "//") || domain == "" || !whole {
 			return fmt.Errorf("the prefix %q of Enrolee-IDs of the MEF %s is not //, a domain, a slash and what follows", prefix, m.FQDN)
+		}
+	}
+	return nil
+}
+
+// checkMEFs refuses MEFs of which one answers for Enrolees of another by oversight.
+func checkMEFs(mefs []MEF) error {
+	owners := map[string]muster.FQDN{}
+	for i := range mefs {
+		m := &mefs[i]
+		if err := m.check(); err != nil {
+			return err
+		}
+		if len(mefs) > 1 && len(m.Enrolees) == 0 {
+			return fmt.Errorf("the MEF %s is one of several and may answer for all Enrolees; list what the identifiers of its own begin with", m.FQDN)
+		}
+		for _, prefix := range m.Enrolees {
+			owners[prefix] = m.FQDN
+		}
+	}
+	sorted := slices.Sorted(maps.Keys(owners))
+	for i, shorter := range sorted {
+		for _, longer := range sorted[i+1:] {
+			if !strings.HasPrefix(longer, shorter) {
+				break
+			}
+			if owners[shorter] != owners[longer] {
+				return fmt.Errorf("the MEF %s may answer for %s…, which is within %s… of the MEF %s; write what both are to share into both lists alike",
+					owners[longer], longer, shorter, owners[shorter])
+			}
 		}
 	}
 	return nil
@@ -118,9 +150,9 @@ func New(config Config, store Store, records tef.Stores, retriever Retriever) (*
 		if m.FQDN == config.FQDN {
 			return nil, fmt.Errorf("%s cannot be both the MAF and one of its MEFs: a key identifier would be ambiguous", config.FQDN)
 		}
-		if err := m.check(); err != nil {
-			return nil, err
-		}
+	}
+	if err := checkMEFs(config.MEFs); err != nil {
+		return nil, err
 	}
 	clients, err := newClients(config.Clients)
 	if err != nil {

@@ -298,6 +298,33 @@ func TestMEFAnswersForItsOwn(t *testing.T) {
 	}
 }
 
+// TestMEFsShareNoEnrolees by oversight: what one MEF answers for is another's only
+// where both lists have it alike.
+func TestMEFsShareNoEnrolees(t *testing.T) {
+	s := newScene(t)
+	another := must(muster.ParseFQDN("another-mef.example.com"))
+	for name, c := range map[string]struct {
+		one, other []string
+		accepted   bool
+	}{
+		"apart":                   {[]string{"//a.example/"}, []string{"//b.example/", "//c.example/x"}, true},
+		"shared by both":          {[]string{"//a.example/", "//b.example/"}, []string{"//a.example/"}, true},
+		"nested in one list":      {[]string{"//a.example/", "//a.example/x"}, []string{"//b.example/"}, true},
+		"domains alike":           {[]string{"//a.example/"}, []string{"//a.example.com/"}, true},
+		"none":                    {nil, nil, false},
+		"only one of them":        {[]string{"//a.example/"}, nil, false},
+		"one within another":      {[]string{"//a.example/"}, []string{"//a.example/x"}, false},
+		"the other way round":     {[]string{"//a.example/x"}, []string{"//b.example/", "//a.example/"}, false},
+		"within, not the nearest": {[]string{"//a.example/", "//a.example/x"}, []string{"//a.example/xy"}, false},
+	} {
+		config := config()
+		config.MEFs = []maf.MEF{{FQDN: mefFQDN, Enrolees: c.one}, {FQDN: another, Enrolees: c.other}}
+		if _, err := maf.New(config, s.store, s.records(), s.mef); (err == nil) != c.accepted {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestIncompleteConfigurations(t *testing.T) {
 	s := newScene(t)
 	for name, spoil := range map[string]func(*maf.Config){

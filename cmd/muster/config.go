@@ -237,7 +237,8 @@ type endpointConfig struct {
 	Transport transport `yaml:"transport"`
 	// Anchors are PEM files of the roots under which the name is meant.
 	Anchors []string `yaml:"anchors"`
-	// Enrolees are what the identifiers begin with that this MEF may answer for, as //sp.example/; all by default. Only for the MEFs of a MAF.
+	// Enrolees are what the identifiers begin with that this MEF may answer for, as //sp.example/. Only for the MEFs of a MAF: one that is
+	// alone answers for all by default; of several each needs some, and what two share stands in both lists alike.
 	Enrolees []string `yaml:"enrolees"`
 }
 
