@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"seal":              {"."},
 	"revocation":        {".", "cert"},
 	"metrics":           {"."},
+	"audit":             {"."},
 	"tracing":           {},
 	"sqlite":            {".", "mef", "maf", "tef"},
 	"postgres":          {".", "mef", "maf", "tef"},
