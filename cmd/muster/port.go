@@ -15,8 +15,9 @@ type streamServer interface {
 	Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error)
 }
 
-// newStreamServer returns the server for the credentials that a role knows.
-func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identitySource, r role) (streamServer, error) {
+// newStreamServer returns the server for the credentials that a role knows. Those
+// with certificates go through the turnstile.
+func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identitySource, r role, turns *turnstile) (streamServer, error) {
 	port := &sharedPort{timeout: limits.Timeout}
 	var err error
 	if r.psk != nil {
@@ -28,13 +29,17 @@ func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identity
 			return port.psk, err
 		}
 	}
-	port.certificates, err = handshake.NewServer(handshake.Config{
+	certificates, err := handshake.NewServer(handshake.Config{
 		Name: name, Identity: identity, Verify: r.verifyNow,
 		Timeout: limits.Timeout, SNIOptional: limits.ServerNameOptional, NoCBC: limits.NoCBC,
 		Protocols: []string{handshake.ProtocolHTTP2, handshake.ProtocolHTTP1},
 	})
-	if err != nil || port.psk == nil {
-		return port.certificates, err
+	if err != nil {
+		return nil, err
+	}
+	port.certificates = pacedServer{certificates, turns}
+	if port.psk == nil {
+		return port.certificates, nil
 	}
 	return port, nil
 }
@@ -43,7 +48,7 @@ func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identity
 // offers a suite with a pre-shared key has such a key, and gets that server; every
 // other one gets that for certificates, which refuses what it does not understand.
 type sharedPort struct {
-	certificates *handshake.Server
+	certificates streamServer
 	psk          *tlspsk.Server
 	timeout      time.Duration // of the first hello and the handshake together
 }

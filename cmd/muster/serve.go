@@ -33,6 +33,7 @@ type service struct {
 
 	log       *slog.Logger
 	entrances []*entrance
+	turns     *turnstile
 	http      *binding.Server
 	websocket *websocket.Server
 	coap      *coap.Server
@@ -52,7 +53,7 @@ type service struct {
 }
 
 func newService(log *slog.Logger) *service {
-	s := &service{log: log}
+	s := &service{log: log, turns: newTurnstile(turnsOfMachine())}
 	s.base, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -85,7 +86,7 @@ func (s *service) listen(name muster.FQDN, listen listenConfig, limits handshake
 }
 
 func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handshakeConfig, identity identitySource, r role) error {
-	server, err := newStreamServer(name, limits, identity, r)
+	server, err := newStreamServer(name, limits, identity, r, s.turns)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 			s.log.Debug("connection dropped", "error", err)
 		}
 	}}
-	r.set.WatchDoor(string(overTLS), metrics.Door{Live: door.crowd.count, HalfOpen: door.threshold.count, Shed: door.threshold.shedCount})
+	r.set.WatchDoor(string(overTLS), metrics.Door{Live: door.crowd.count, HalfOpen: door.threshold.count, Shed: func() uint64 { return door.threshold.shedCount() + s.turns.shed.Load() }})
 	s.entrances = append(s.entrances, door)
 	s.tasks.Go(func() error { return door.acceptTLS(s.base, s.tls, server) })
 	s.log.Info("listening", "transport", overTLS, "address", s.tls.Addr().String())

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"muster"
+	"muster/handshake"
+)
+
+// How long newcomers wait for their turn before the turnstile sheds: once the
+// wait has exceeded maxDelay for shedAfter, and until it is half of it, those that
+// have waited longer are refused. A queue that only passes a burst on does not
+// last that long (RFC 8289).
+const (
+	maxDelay  = 400 * time.Millisecond
+	shedAfter = time.Second
+	// maxTurn ends the turn of a handshake that waits for something other than a
+	// processor, as for the status of a certificate.
+	maxTurn = 50 * time.Millisecond
+)
+
+// A turnstile lets as many handshakes with certificates compute at once as the
+// processors bear. What is beyond waits before its first asymmetric operation,
+// where it has cost little, and is shed when the wait gets long; a handshake that
+// has begun takes its next turn before all newcomers, so that what was spent on
+// it is not lost. It may be used by several goroutines.
+type turnstile struct {
+	shed atomic.Uint64 // newcomers turned away so far
+
+	mu        sync.Mutex
+	free      int // turns; guarded by mu, as all below
+	begun     []chan error
+	newcomers []newcomer
+	longSince time.Time // since when newcomers have waited longer than maxDelay
+}
+
+type newcomer struct {
+	turn chan error
+	came time.Time
+}
+
+func newTurnstile(turns int) *turnstile { return &turnstile{free: turns} }
+
+// turnsOfMachine keeps the processors busy while some handshakes write or log.
+func turnsOfMachine() int { return 2 * runtime.GOMAXPROCS(0) }
+
+// enter waits for a turn, which ends with the first call of leave. A newcomer may
+// be refused, with muster.CodeBusy.
+func (t *turnstile) enter(first bool) (leave func(), err error) {
+	if err := t.wait(first); err != nil {
+		return nil, err
+	}
+	end := sync.OnceFunc(t.next)
+	timer := time.AfterFunc(maxTurn, end)
+	return func() {
+		timer.Stop()
+		end()
+	}, nil
+}
+
+func (t *turnstile) wait(first bool) error {
+	t.mu.Lock()
+	if t.free > 0 { // then nobody waits
+		t.free--
+		t.longSince = time.Time{}
+		t.mu.Unlock()
+		return nil
+	}
+	turn := make(chan error, 1)
+	if first {
+		t.newcomers = append(t.newcomers, newcomer{turn, time.Now()})
+	} else {
+		t.begun = append(t.begun, turn)
+	}
+	t.mu.Unlock()
+	return <-turn
+}
+
+// next passes a turn that has ended on.
+func (t *turnstile) next() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.begun) > 0 {
+		t.begun[0] <- nil
+		t.begun = t.begun[1:]
+		return
+	}
+	for now := time.Now(); len(t.newcomers) > 0; {
+		first := t.newcomers[0]
+		t.newcomers = t.newcomers[1:]
+		if !t.tooLong(now.Sub(first.came), now) {
+			first.turn <- nil
+			return
+		}
+		t.shed.Add(1)
+		first.turn <- muster.Refuse(muster.CodeBusy, "handshakes have waited longer than %v for a processor for %v", maxDelay, shedAfter)
+	}
+	t.free++
+}
+
+// tooLong judges the wait of the oldest newcomer. The caller holds mu.
+func (t *turnstile) tooLong(waited time.Duration, now time.Time) bool {
+	switch {
+	case waited <= maxDelay/2: // not at maxDelay: shedding itself brings the wait there
+		t.longSince = time.Time{}
+	case waited <= maxDelay:
+	case t.longSince.IsZero():
+		t.longSince = now
+	default:
+		return now.Sub(t.longSince) > shedAfter
+	}
+	return false
+}
+
+// A pacedServer takes its handshakes through a turnstile.
+type pacedServer struct {
+	server streamServer
+	turns  *turnstile
+}
+
+// Handshake implements streamServer.
+func (s pacedServer) Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error) {
+	paced := &pacedConn{Conn: conn, turns: s.turns}
+	done, err := s.server.Handshake(ctx, paced)
+	paced.finish()
+	return done, err
+}
+
+// A pacedConn gives its turn back while its handshake waits for the peer. The
+// handshake's goroutine is the only one that reads until finish is called. It
+// writes less than a socket's buffer holds, so that writing does not wait.
+type pacedConn struct {
+	net.Conn
+	turns   *turnstile
+	begun   bool   // it has had a turn
+	leave   func() // nil without a turn
+	passing bool
+}
+
+// Read implements net.Conn.
+func (c *pacedConn) Read(p []byte) (int, error) {
+	if c.passing {
+		return c.Conn.Read(p)
+	}
+	c.pause()
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		return n, err
+	}
+	leave, err := c.turns.enter(!c.begun)
+	if err != nil {
+		_ = c.Conn.Close() // a farewell would cost what there is too little of
+		return 0, err
+	}
+	c.leave, c.begun = leave, true
+	return n, nil
+}
+
+// CloseWrite ends what this side sends. The handshake has failed by then, and what
+// it still reads is thrown away.
+func (c *pacedConn) CloseWrite() error {
+	c.finish()
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
+}
+
+func (c *pacedConn) pause() {
+	if c.leave != nil {
+		c.leave()
+		c.leave = nil
+	}
+}
+
+func (c *pacedConn) finish() {
+	c.pause()
+	c.passing = true
+}
