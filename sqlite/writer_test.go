@@ -306,6 +306,49 @@ func TestDataKeysRotate(t *testing.T) {
 	}
 }
 
+// A write that comes during a long sweep waits behind one slice of it.
+func TestSweepYields(t *testing.T) {
+	t.Parallel()
+	s := openNew(t, Options{})
+	const due = 3 * sweepSlice
+	var all sync.WaitGroup
+	for n := range due {
+		all.Go(func() {
+			if _, err := s.CreateEnrolment(t.Context(), sample(t, n), 1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	release := occupy(t, s)
+	defer release()
+	swept := make(chan int, 1)
+	go func() {
+		n, err := s.Sweep(t.Context(), time.Unix(5000, 0), time.Hour, time.Hour, 10*due)
+		if err != nil {
+			t.Error(err)
+		}
+		swept <- n
+	}()
+	for len(s.write.queue) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	var before int
+	next := task{func() error {
+		return s.write.conn.QueryRowContext(t.Context(), "SELECT count(*) FROM enrolment WHERE state = 5").Scan(&before)
+	}, make(chan error, 1)}
+	if err := s.write.enqueue(next, errOrdinary); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if n := <-swept; n != due {
+		t.Errorf("swept %d, want %d", n, due)
+	}
+	if before != sweepSlice {
+		t.Errorf("the next write waited for %d rows, want %d", before, sweepSlice)
+	}
+}
+
 // A forgetful sealer fails to put a data key to use, a number of times.
 type forgetfulSealer struct {
 	Sealer
