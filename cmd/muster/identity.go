@@ -119,8 +119,11 @@ func (i *identity) watch(ctx context.Context, every time.Duration, log *slog.Log
 			logRefusal(log, "identity refused, the old one stays", err)
 			continue
 		}
+		changed := !certificate.Leaf.Equal(i.leaf()) // a reload may have been here first, or the staple alone is new
 		i.put(config, certificate)
-		logIdentity(log, certificate)
+		if changed {
+			logIdentity(log, certificate)
+		}
 	}
 }
 
