@@ -23,7 +23,8 @@ const (
 	KindStopped  Kind = "stopped"
 	KindEnrolled Kind = "enrolled"
 	KindAttached Kind = "attached"
-	KindFetched  Kind = "fetched"
+	KindFetched  Kind = "fetched" // a MAF got a key over the interface for that alone
+	KindRead     Kind = "read"    // a client retrieved a resource, a key among others
 	KindRefused  Kind = "refused"
 	KindChanged  Kind = "changed" // a resource was made, updated or deleted by a client
 	KindRules    Kind = "rules-replaced"

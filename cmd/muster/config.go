@@ -55,6 +55,8 @@ type mefConfig struct {
 	Metrics metricsConfig `yaml:"metrics"`
 	// Tracing is where spans are sent.
 	Tracing tracingConfig `yaml:"tracing"`
+	// Audit is where acts are written down.
+	Audit auditConfig `yaml:"audit"`
 	// MAFs are those that may fetch keys.
 	MAFs []mafClientConfig `yaml:"mafs"`
 	// Instructions say which Enrolees to enrol for which MAFs.
@@ -87,6 +89,8 @@ type mafConfig struct {
 	Metrics metricsConfig `yaml:"metrics"`
 	// Tracing is where spans are sent.
 	Tracing tracingConfig `yaml:"tracing"`
+	// Audit is where acts are written down.
+	Audit auditConfig `yaml:"audit"`
 	// MEFs are those whose KeIDs are accepted.
 	MEFs []endpointConfig `yaml:"mefs"`
 	// Clients are those that authenticate by a certificate and have no Master Credential.
@@ -336,6 +340,7 @@ func readMEFConfig(path string) (*mefConfig, error) {
 	resolve(path, &c.Identity.Certificate, &c.Identity.Key, &c.Identity.Staple, &c.Store.Path, &c.Store.RootKey)
 	resolveAll(path, c.Intermediates)
 	c.Status.resolve(path)
+	resolve(path, &c.Audit.File)
 	for i := range c.MAFs {
 		resolveAll(path, c.MAFs[i].Anchors)
 	}
@@ -389,6 +394,7 @@ func readMAFConfig(path string) (*mafConfig, error) {
 		c.Status = &statusConfig{}
 	}
 	c.Status.resolve(path)
+	resolve(path, &c.Audit.File)
 	for i := range c.MEFs {
 		resolveAll(path, c.MEFs[i].Anchors)
 		orDefault(&c.MEFs[i].Transport, overTLS)

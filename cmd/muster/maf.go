@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster"
+	"muster/audit"
 	"muster/binding"
 	"muster/cert"
 	"muster/handshake"
@@ -34,7 +35,7 @@ func newMAFCommand() *cobra.Command {
 
 On SIGHUP it reads the configuration again and puts it in the place of the one
 before, with its trust anchors and its identity, but for what needs a restart:
-listen, store, handshake, status, metrics, fetch_timeout, and the first client
+listen, store, handshake, status, metrics, audit, fetch_timeout, and the first client
 with a certificate. No session ends. A configuration that is wrong is refused,
 and the old one stays. The files of the identity are taken up without a signal
 when they have changed.`,
@@ -123,12 +124,18 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
+	if s.trail, err = config.Audit.open(config.FQDN, log); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	if s.trail != nil {
+		s.closers = append(s.closers, s.trail.close)
+	}
 	assemble := func(config *mafConfig) (role, *mefClients, error) {
 		function, mefs, err := newMAF(config, store, identity.get, status, set, tracer)
 		if err != nil {
 			return role{}, nil, err
 		}
-		r := mafRole(function, log, seen.measured(set))
+		r := mafRole(function, log, seen.measured(set), s.trail)
 		r.verify = function.VerifyPeer
 		return r, mefs, nil
 	}
@@ -142,7 +149,7 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 		}
 		slot := newSlot(first)
 		s.renew = func() (*renewal, error) { return renewMAF(config, assemble, slot, &mefs) }
-		role := slot.role().measured(set).traced(tracer).awkwardly(config.awkward, log)
+		role := slot.role().audited(s.trail).measured(set).traced(tracer).awkwardly(config.awkward, log)
 		role.pskTime = config.FetchTimeout
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
 	}
@@ -175,7 +182,7 @@ func (c clientConfig) read(anchors anchorCache) (maf.Client, error) {
 	return client, err
 }
 
-func mafRole(function *maf.Function, log *slog.Logger, seen observer) role {
+func mafRole(function *maf.Function, log *slog.Logger, seen observer, trail *trail) role {
 	return role{
 		psk: func(ctx context.Context, identity string) ([]byte, error) {
 			km, err := function.PSK(ctx, identity, time.Now())
@@ -190,6 +197,7 @@ func mafRole(function *maf.Function, log *slog.Logger, seen observer) role {
 			if err == nil {
 				seen.sawAttachment(credential, s.Peer.PSKIdentity)
 				log.Info("attached", "enrolee", credential.EnroleeID, "identity", s.Peer.PSKIdentity, "expires", credential.Expires.UTC())
+				err = trail.write(ctx, audit.Entry{Kind: audit.KindAttached, Who: partyOf(s), Enrolee: credential.EnroleeID.String(), KeID: credential.KeID.String()})
 			}
 			return err
 		},

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster"
+	"muster/audit"
 	"muster/binding"
 	"muster/cert"
 	"muster/mef"
@@ -35,7 +36,7 @@ func newMEFCommand() *cobra.Command {
 
 On SIGHUP it reads the configuration again and puts it in the place of the one
 before, with its trust anchors and its identity, but for what needs a restart:
-listen, store, handshake, status and metrics. No session ends. A configuration
+listen, store, handshake, status, metrics and audit. No session ends. A configuration
 that is wrong is refused, and the old one stays. The files of the identity are
 taken up without a signal when they have changed.`,
 		Args: cobra.NoArgs,
@@ -181,18 +182,24 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
+	if s.trail, err = config.Audit.open(config.FQDN, log); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	if s.trail != nil {
+		s.closers = append(s.closers, s.trail.close)
+	}
 	assemble := func(config *mefConfig) (role, error) {
 		function, err := newMEF(config, store, status)
 		if err != nil {
 			return role{}, err
 		}
-		return mefRole(function, log, seen.measured(set)), nil
+		return mefRole(function, log, seen.measured(set), s.trail), nil
 	}
 	first, err := assemble(config)
 	if err == nil {
 		slot := newSlot(first)
 		s.renew = func() (*renewal, error) { return renewMEF(config, assemble, slot) }
-		role := slot.role().measured(set).traced(tracer).awkwardly(config.awkward, log)
+		role := slot.role().audited(s.trail).measured(set).traced(tracer).awkwardly(config.awkward, log)
 		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
 		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
 	}
@@ -216,7 +223,7 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	return s, nil
 }
 
-func mefRole(function *mef.Function, log *slog.Logger, seen observer) role {
+func mefRole(function *mef.Function, log *slog.Logger, seen observer, trail *trail) role {
 	return role{
 		verify: function.VerifyPeer,
 		psk: func(ctx context.Context, identity string) ([]byte, error) {
@@ -233,6 +240,7 @@ func mefRole(function *mef.Function, log *slog.Logger, seen observer) role {
 				seen.sawEnrolment(enrolment)
 				log.Info("enrolled", "enrolee", enrolment.EnroleeID, "keid", enrolment.KeID,
 					"generation", enrolment.Generation, "expires", enrolment.Expires.UTC())
+				err = trail.write(ctx, audit.Entry{Kind: audit.KindEnrolled, Who: partyOf(s), Enrolee: enrolment.EnroleeID.String(), KeID: enrolment.KeID.String()})
 			}
 			return err
 		},

@@ -85,7 +85,7 @@ func TestFetchesAreRationed(t *testing.T) {
 	function, mefs, err := newMAF(w.maf, store, identity.get, nil, metrics.New(metrics.MAF), nil)
 	must(t, err)
 	defer func() { _ = mefs.close() }()
-	psk := mafRole(function, newLogger(w.mafLog), w.ledger.observer()).psk
+	psk := mafRole(function, newLogger(w.mafLog), w.ledger.observer(), nil).psk
 
 	stranger := withSource(t.Context(), &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)})
 	refused := map[muster.Code]int{}

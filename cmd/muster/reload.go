@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"os"
 	"os/signal"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/audit"
 	"muster/binding"
 	"muster/primitive"
 )
@@ -108,6 +110,9 @@ func (s *service) renewAll() error {
 	if err != nil {
 		return err
 	}
+	if err := s.trail.write(s.base, audit.Entry{Kind: audit.KindRules, Who: "configuration file", What: fmt.Sprint(next.counts...)}); err != nil {
+		return err
+	}
 	next.commit()
 	s.anchors.Store(&anchors)
 	changed := !certificate.Leaf.Equal(s.own.leaf())
@@ -117,7 +122,7 @@ func (s *service) renewAll() error {
 		logIdentity(s.log, certificate)
 	}
 	if next.restart {
-		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing or fetch_timeout")
+		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing, audit or fetch_timeout")
 	}
 	return nil
 }
@@ -144,7 +149,7 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 
 // fixed returns what takes effect at a start only.
 func (c *mefConfig) fixed() mefConfig {
-	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing}
+	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit}
 }
 
 // renewMAF reads the configuration of a MAF again. The time for a fetch stays: a
@@ -176,7 +181,7 @@ func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, 
 // fixed returns what takes effect at a start only. Whether there are clients with
 // certificates decides which handshakes the listeners know.
 func (c *mafConfig) fixed() mafConfig {
-	fixed := mafConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, FetchTimeout: c.FetchTimeout}
+	fixed := mafConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit, FetchTimeout: c.FetchTimeout}
 	if len(c.Clients) > 0 {
 		fixed.Clients = []clientConfig{}
 	}

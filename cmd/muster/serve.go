@@ -41,6 +41,7 @@ type service struct {
 	renew     func() (*renewal, error)
 	own       *identity
 	set       *metrics.Set // nil without metrics
+	trail     *trail       // nil without an audit log
 	reloading sync.Mutex
 	status    *statusSource
 	health    net.Listener // nil without metrics

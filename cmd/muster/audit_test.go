@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"muster"
+	"muster/audit"
+)
+
+// TestAuditTellsOfAnEnrolment has one device enrol and attach, and a reload, and
+// reads both functions' logs.
+func TestAuditTellsOfAnEnrolment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	dir := t.TempDir()
+	w.mef.Audit = auditConfig{File: filepath.Join(dir, "mef.audit"), FailClosed: true}
+	w.maf.Audit = auditConfig{File: filepath.Join(dir, "maf.audit"), FailClosed: true}
+	stopMEF, stopMAF := w.startMEF(), w.startMAF()
+	config := w.deviceConfig(0, overTLS)
+	credential := w.attached(config)
+	stopMAF()
+	stopMEF()
+	read := func(path string) (kinds []audit.Kind) {
+		_, err := audit.Verify(path, audit.Head{}, audit.Head{}, func(e audit.Entry) {
+			kinds = append(kinds, e.Kind)
+			if (e.Kind == audit.KindEnrolled || e.Kind == audit.KindAttached) && (e.Enrolee != config.EnroleeID.String() || e.Who == "" || e.KeID == "") {
+				t.Errorf("%s has %+v", path, e)
+			}
+		})
+		must(t, err)
+		text, err := os.ReadFile(path)
+		must(t, err)
+		km := credential.Km.Reveal()
+		if bytes.Contains(bytes.ToLower(text), []byte(hex.EncodeToString(km))) || bytes.Contains(text, []byte(base64.StdEncoding.EncodeToString(km))) {
+			t.Errorf("%s contains a key", path)
+		}
+		return kinds
+	}
+	for path, wanted := range map[string][]audit.Kind{
+		w.mef.Audit.File: {audit.KindStarted, audit.KindEnrolled, audit.KindRead, audit.KindStopped},
+		w.maf.Audit.File: {audit.KindStarted, audit.KindAttached, audit.KindChanged, audit.KindStopped},
+	} {
+		kinds := read(path)
+		for _, kind := range wanted {
+			if !slices.Contains(kinds, kind) {
+				t.Errorf("%s lacks %s: %v", path, kind, kinds)
+			}
+		}
+	}
+
+	var out, complaints bytes.Buffer
+	if code := run(t.Context(), []string{"audit", "verify", w.mef.Audit.File}, nil, &out, &complaints); code != exitOK || !strings.Contains(out.String(), "head ") {
+		t.Errorf("a sound log: %d, %s%s", code, &out, &complaints)
+	}
+	text, err := os.ReadFile(w.mef.Audit.File)
+	must(t, err)
+	must(t, os.WriteFile(w.mef.Audit.File, bytes.Replace(text, []byte("enrolled"), []byte("attached"), 1), 0o600))
+	if code := run(t.Context(), []string{"audit", "verify", w.mef.Audit.File}, nil, &out, &complaints); code != exitRefused || !strings.Contains(complaints.String(), string(muster.CodeStoreDamaged)) {
+		t.Errorf("a changed log: %d, %s", code, &complaints)
+	}
+}
+
+// TestAuditFailsClosed closes the log under a trail.
+func TestAuditFailsClosed(t *testing.T) {
+	t.Parallel()
+	name, err := muster.ParseFQDN("mef.example.com")
+	must(t, err)
+	for _, closed := range []bool{true, false} {
+		trail, err := auditConfig{File: filepath.Join(t.TempDir(), "audit"), FailClosed: closed}.open(name, newLogger(newJournal()))
+		must(t, err)
+		must(t, trail.close())
+		if err := trail.write(t.Context(), audit.Entry{Kind: audit.KindAdmin}); closed != (muster.CodeOf(err) == muster.CodeStoreFailed) {
+			t.Errorf("fail_closed %v: %v", closed, err)
+		}
+	}
+	_, err = auditConfig{FailClosed: true}.open(name, newLogger(newJournal()))
+	wantCode(t, err, muster.CodeConfiguration)
+	_, err = auditConfig{File: "x", Syslog: "ftp://x"}.open(name, newLogger(newJournal()))
+	wantCode(t, err, muster.CodeConfiguration)
+}
