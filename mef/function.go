@@ -80,6 +80,7 @@ func New(config Config, store Store, records tef.Stores) (*Function, error) {
 		Party: tef.MEF(), FQDN: config.FQDN, Wire: config.Wire, Store: records.Registrations, Keys: records.Keys, Commands: records.Commands,
 		Administrators: config.Administrators, Stakeholders: config.Stakeholders,
 		MaxKeys: config.MaxKeys, RetryDuration: config.RetryDuration, Rand: config.Rand,
+		FetchWindow: config.FetchWindow, MaxFetches: config.MaxFetches,
 	}}
 	f.service.Withheld = f.withheld
 	return f, f.Replace(config.Rules)

@@ -289,3 +289,27 @@ func TestFormerTargetsOfAGroup(t *testing.T) {
 		}
 	}
 }
+
+// A Master Credential that the Enrolee has brought is handed over as often as one
+// that is derived, and as long.
+func TestBroughtMasterCredentialIsSpent(t *testing.T) {
+	s, _, one, _, maf := keyScene(t)
+	wanted := key(muster.SUIDForMAF, "maf.example.com")
+	for n := range 2 {
+		wanted.Key = brought()
+		made := must(one.RegisterKey(t.Context(), wanted))
+		if n == 0 {
+			for range s.config.MaxFetches {
+				must(maf.RetrieveKey(t.Context(), made.ID))
+			}
+		} else {
+			must(maf.RetrieveKey(t.Context(), made.ID))
+			s.now = s.now.Add(s.config.FetchWindow + time.Second)
+		}
+		_, err := maf.RetrieveKey(t.Context(), made.ID)
+		wantStatus(t, "spent", err, primitive.NotFound)
+		if again := must(one.RetrieveKey(t.Context(), made.ID)); again.ID != made.ID {
+			t.Errorf("the source sees %+v", again)
+		}
+	}
+}

@@ -19,6 +19,7 @@ func KeyStore[S tef.KeyStore](t *testing.T, open func(testing.TB) (S, func() S))
 		"another use of an identifier is refused":   keyCase.conflict,
 		"nobody else knows the key":                 keyCase.strangers,
 		"functions do not share identifiers":        keyCase.functions,
+		"fetches are bounded":                       keyCase.fetches,
 		"an update replaces targets":                keyCase.update,
 		"an update needs a live key of its source":  keyCase.updateUnknown,
 		"a deleted key is gone, its identifier not": keyCase.remove,
@@ -330,4 +331,33 @@ func (c keyCase) raceDelete() {
 	if n := len(slices.DeleteFunc(deleted, func(ok bool) bool { return !ok })); n != 1 {
 		c.Errorf("%d deletions succeeded", n)
 	}
+}
+
+// fetches: a key whose hand-over is counted goes to targets only, so many times,
+// within a window from the first.
+func (c keyCase) fetches() {
+	r := c.mustCreate(c.registration(1, 1))
+	fetch := func(what string, n int, target string, after time.Duration, most int, want error) {
+		c.Helper()
+		got, err := c.store.FetchKey(c.Context(), tef.KeyFetch{
+			ID: c.registration(n, 1).ID, Target: target, Now: start().Add(after), Window: window, Max: most,
+		})
+		wantError(c, what, err, want)
+		if err == nil {
+			c.wantSame(what, got, r)
+		}
+	}
+	target := r.Targets[0]
+	fetch("an unknown key", 2, target, 0, 3, tef.ErrUnknown)
+	fetch("its source", 1, r.Source.String(), 0, 3, tef.ErrUnknown)
+	fetch("the first, whenever it comes", 1, target, hour, 3, nil)
+	fetch("after the window", 1, target, hour+window+time.Second, 3, tef.ErrUnknown)
+	fetch("at the end of the window", 1, target, hour+window, 3, nil)
+	c.store = c.reopen()
+	fetch("the third", 1, target, hour, 3, nil)
+	fetch("the fourth of three", 1, target, hour, 3, tef.ErrUnknown)
+	r = c.mustCreate(c.registration(3, 1))
+	fetch("at expiry", 3, target, 24*hour, 3, tef.ErrUnknown)
+	wantError(c, "delete", c.store.DeleteKey(c.Context(), r.ID, r.Source), nil)
+	fetch("deleted", 3, target, 0, 3, tef.ErrUnknown)
 }

@@ -102,6 +102,7 @@ func (m *Memory) SweepRegistrations(ctx context.Context, now time.Time, limit in
 type keyRecord struct {
 	tef.KeyRegistration
 	deleted bool
+	delivery
 }
 
 // snapshot returns a copy that the caller may change.
@@ -163,6 +164,23 @@ func (m *Memory) Key(ctx context.Context, id tef.KeyID, identity string, now tim
 	r := m.keys[id]
 	if r == nil || !r.live(now) || r.Source.String() != identity && !slices.Contains(r.Targets, identity) {
 		return tef.KeyRegistration{}, tef.ErrUnknown
+	}
+	return r.snapshot(), nil
+}
+
+// FetchKey is tef.KeyStore's.
+func (m *Memory) FetchKey(ctx context.Context, f tef.KeyFetch) (tef.KeyRegistration, error) {
+	if err := ctx.Err(); err != nil {
+		return tef.KeyRegistration{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, now := m.keys[f.ID], wholeSecond(f.Now)
+	if r == nil || !r.live(now) || !slices.Contains(r.Targets, f.Target) || r.fetches >= f.Max || r.fetches > 0 && now.After(r.first.Add(f.Window)) {
+		return tef.KeyRegistration{}, tef.ErrUnknown
+	}
+	if r.fetches++; r.fetches == 1 {
+		r.first = now
 	}
 	return r.snapshot(), nil
 }

@@ -113,7 +113,7 @@ const (
 			WHERE e.ke_id = ANY($1::bytea[]) AND e.part = 0 AND e.enrolee_id || '' = w.enrolee_id AND e.generation = w.generation)
 		DELETE FROM enrolment AS o USING new
 		WHERE o.enrolee_id = ANY($2::text[]) AND o.enrolee_id = new.enrolee_id AND o.generation <= new.oldest
-			AND NOT EXISTS (SELECT 1 FROM enrolment AS f WHERE f.ke_id = o.ke_id AND f.fetches > 0)`
+			AND (SELECT max(f.fetches) FROM enrolment AS f WHERE f.ke_id = o.ke_id) = 0`
 
 	touchEnrolments = "UPDATE enrolment SET fetches = fetches WHERE ke_id = ANY($1::bytea[]) AND part = 0"
 )

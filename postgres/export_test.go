@@ -59,12 +59,12 @@ func SessionSettings() map[string]string { return sessionSettings() }
 // Statements returns what runs on tables that grow.
 func Statements() []string {
 	return []string{
-		selectEnrolments, selectEnrolees, insertFirstParts, insertOtherParts, supersedeEnrolments, touchEnrolments,
+		selectEnrolments, selectEnrolees, insertFirstParts, insertOtherParts, supersedeEnrolments, forgetUnfetched, touchEnrolments,
 		fetchEnrolments, eraseReplaced, eraseEnrolments, selectEnrolmentOf, forgetEnrolments, expireEnrolments, closeWindows,
 		selectCredentials, insertCredentials, touchCredentials, activateKmIDs, retireOlder, limitKeIDs,
 		credentialByKeID, credentialByKmID, selectActivated, selectKeIDUntil, forgetCredentials, expireCredentials,
 		putRegistrations, selectRegistration, selectRegistrations, deleteRegistrations, sweepRegistrations,
-		selectKey, selectKeyFor, countKeys, insertKey, updateKey, deleteKey, sweepKeys,
+		selectKey, selectKeyFor, countKeys, insertKey, updateKey, fetchKey, deleteKey, sweepKeys,
 		selectKpms, selectKpm, insertKpms, replaceKpms, endOlderKpms, selectKpmActivated, activateKpm, eraseOlderKpms, sweepKpms,
 		selectDescription, insertCommand, issueCommand, reportCommand, selectPending, selectCommands, sweepCommands,
 	}

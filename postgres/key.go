@@ -33,6 +33,10 @@ const (
 	updateKey = `UPDATE key_registration SET labels = $3, targets = $4, modified = $5, expires = $6
 		WHERE key_id = $1 AND source_id = $2 AND state = 1 AND expires > $5 RETURNING ` + keyColumns
 
+	fetchKey = `UPDATE key_registration SET fetches = fetches + 1, fetched_at = coalesce(fetched_at, $3)
+		WHERE key_id = $1 AND state = 1 AND expires > $3 AND $2 = ANY(targets)
+			AND (fetched_at IS NULL OR $3 <= fetched_at + $4) AND fetches < $5 RETURNING ` + keyColumns
+
 	deleteKey = "UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL WHERE key_id = $1 AND source_id = $2 AND state = 1"
 )
 
@@ -185,6 +189,14 @@ func keyUnknown(err error, id tef.KeyID) error {
 		return fmt.Errorf("%w: %s", tef.ErrUnknown, id)
 	}
 	return err
+}
+
+// FetchKey is tef.KeyStore's.
+func (s *Store) FetchKey(ctx context.Context, f tef.KeyFetch) (tef.KeyRegistration, error) {
+	return alone(ctx, s, tef.ErrBusy, f.ID.String(), pgx.Serializable, func(ctx context.Context, tx pgx.Tx) (tef.KeyRegistration, error) {
+		stored, _, err := s.scanKey(ctx, tx.Conn(), f.ID, tx.QueryRow(ctx, fetchKey, keyOctets(f.ID), f.Target, f.Now.Unix(), seconds(f.Window), f.Max))
+		return stored, keyUnknown(err, f.ID)
+	})
 }
 
 // UpdateKey is tef.KeyStore's.

@@ -160,6 +160,10 @@ CREATE TABLE kpm (
 CREATE INDEX kpm_end ON kpm (until) WHERE state < 3;
 `, `
 DROP TABLE kpm;
+`}, {`
+ALTER TABLE key_registration ADD COLUMN fetches bigint NOT NULL DEFAULT 0, ADD COLUMN fetched_at bigint;
+`, `
+ALTER TABLE key_registration DROP COLUMN fetches, DROP COLUMN fetched_at;
 `}}
 }
 

@@ -182,6 +182,21 @@ func (s *Store) Key(ctx context.Context, id tef.KeyID, identity string, now time
 	return r, err
 }
 
+// FetchKey is tef.KeyStore's.
+func (s *Store) FetchKey(ctx context.Context, f tef.KeyFetch) (tef.KeyRegistration, error) {
+	return do(ctx, &s.write, tef.ErrBusy, func() (tef.KeyRegistration, error) {
+		n, err := changed(s.write.fetchKey.Exec(keyOctets(f.ID), f.Target, f.Now.Unix(), seconds(f.Window), f.Max))
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%w: %s", tef.ErrUnknown, f.ID)
+		}
+		if err != nil {
+			return tef.KeyRegistration{}, err
+		}
+		stored, _, err := s.storedKey(f.ID)
+		return stored, err
+	})
+}
+
 // UpdateKey is tef.KeyStore's.
 func (s *Store) UpdateKey(ctx context.Context, r tef.KeyRegistration) (tef.KeyRegistration, error) {
 	r, err := prepareKey(r)

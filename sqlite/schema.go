@@ -136,6 +136,9 @@ CREATE TABLE kpm (
 	CHECK ((sealed IS NULL) = (data_key IS NULL))
 ) STRICT;
 CREATE INDEX kpm_end ON kpm (until) WHERE state < 3;
+`, `
+ALTER TABLE key_registration ADD COLUMN fetches INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE key_registration ADD COLUMN fetched_at INTEGER;
 `}
 }
 

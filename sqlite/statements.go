@@ -51,7 +51,7 @@ type writeStatements struct {
 
 	putRegistration, deleteRegistration, sweepRegistrations *sql.Stmt
 
-	keyRow, liveKeys, insertKey, insertTarget, deleteTargets, updateKey, deleteKey, sweepKeys *sql.Stmt
+	keyRow, liveKeys, insertKey, insertTarget, deleteTargets, updateKey, fetchKey, deleteKey, sweepKeys *sql.Stmt
 
 	kpmRow, insertKpm, replaceKpm, endOlderKpms, activateKpm, eraseOlderKpms, sweepKpms *sql.Stmt
 
@@ -133,6 +133,9 @@ func (w *writeStatements) all() []statement {
 		{&w.deleteTargets, "DELETE FROM key_target WHERE key_id = ?"},
 		{&w.updateKey, `UPDATE key_registration SET labels = ?3, modified = ?4, expires = ?5
 			WHERE key_id = ?1 AND source_id = ?2 AND state = 1 AND expires > ?4`},
+		{&w.fetchKey, `UPDATE key_registration SET fetches = fetches + 1, fetched_at = coalesce(fetched_at, ?3)
+			WHERE key_id = ?1 AND state = 1 AND expires > ?3 AND EXISTS (SELECT 1 FROM key_target WHERE key_id = ?1 AND target_id = ?2)
+			AND (fetched_at IS NULL OR ?3 <= fetched_at + ?4) AND fetches < ?5`},
 		{&w.deleteKey, `UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL
 			WHERE key_id = ? AND source_id = ? AND state = 1`},
 		{&w.sweepKeys, `DELETE FROM key_registration WHERE rowid IN (

@@ -230,7 +230,20 @@ func (s *Service) RetrieveKey(ctx context.Context, client Client, id KeyID, now 
 	if err != nil {
 		return KeyRegistration{}, muster.Refuse(muster.CodeKeyUnknown, "%s for %s: %w", id, client.Identity, err)
 	}
+	if s.Party.usages()[stored.Usage].maf && !stored.Key.IsZero() && stored.For(client.Identity) {
+		return s.fetchKey(ctx, client, id, now)
+	}
 	return stored, nil
+}
+
+// fetchKey hands over a Master Credential that its source has brought, within the
+// bounds of one that is derived.
+func (s *Service) fetchKey(ctx context.Context, client Client, id KeyID, now time.Time) (KeyRegistration, error) {
+	fetched, err := s.Keys.FetchKey(ctx, KeyFetch{ID: id, Target: client.Identity, Now: now, Window: s.FetchWindow, Max: s.MaxFetches})
+	if errors.Is(err, ErrUnknown) {
+		return KeyRegistration{}, muster.Refuse(muster.CodeKeyUnknown, "%s for %s is spent: %w", id, client.Identity, err)
+	}
+	return fetched, refuseStore(err)
 }
 
 // updateKey changes who may retrieve a key, and until when.

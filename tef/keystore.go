@@ -39,6 +39,15 @@ func (r KeyRegistration) For(identity string) bool {
 	return identity != "" && slices.Contains(r.Targets, identity)
 }
 
+// A KeyFetch is a target's request for a key, with the policy that bounds repetition.
+type KeyFetch struct {
+	ID     KeyID
+	Target string
+	Now    time.Time
+	Window time.Duration // after the first fetch, in which the key is given again
+	Max    int           // fetches in all
+}
+
 // A KeyStore keeps registered keys. All its methods may be called by many
 // goroutines at once; each is atomic and isolated from the others, and what it
 // did is durable, beyond the death of process and machine, when it returns nil. A
@@ -60,6 +69,11 @@ type KeyStore interface {
 	// or a target, and which is neither deleted nor expired at now. Everything else
 	// is ErrUnknown.
 	Key(ctx context.Context, id KeyID, identity string, now time.Time) (KeyRegistration, error)
+
+	// FetchKey is Key for a target, counted before it returns: the registration must
+	// be below f.Max fetches and f.Now not later than f.Window after the first one.
+	// A repeated call counts again. Everything else is ErrUnknown.
+	FetchKey(ctx context.Context, f KeyFetch) (KeyRegistration, error)
 
 	// UpdateKey replaces Targets, Labels, Modified and Expires of the registration
 	// with r.ID and r.Source, if it is neither deleted nor expired at r.Modified,

@@ -66,6 +66,10 @@ type Service struct {
 	MaxKeys int
 	// Rand is the source of identifiers. It is read by several goroutines.
 	Rand io.Reader
+	// FetchWindow is how long after the first time a MAF is given a Master Credential
+	// again that its Enrolee has registered, and MaxFetches how often in all.
+	FetchWindow time.Duration
+	MaxFetches  int
 	// Withheld says why a registered key is not handed out any more, and nothing if
 	// it is. It may be nil.
 	Withheld func(r KeyRegistration) (reason string)
