@@ -205,6 +205,9 @@ func Migrate(ctx context.Context, connection string) error {
 	return migrateTo(ctx, connection, migrations(), len(migrations()))
 }
 
+// Schema returns the version of the schema that Open demands of a database.
+func Schema() int { return len(migrations()) }
+
 // migrateTo goes to a version, forward or back.
 func migrateTo(ctx context.Context, connection string, steps []migration, target int) error {
 	conn, err := connectOnce(ctx, connection)

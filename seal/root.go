@@ -107,8 +107,8 @@ func syncDir(path string) error {
 }
 
 // ReadRoot reads a root key file: 32 octets, as they are or in base64. It must be
-// a regular file that only its owner can read (mode 0400 or 0600), else the error
-// wraps ErrRootFile.
+// a regular file that only its owner can read (mode 0400 or 0600), or one that
+// systemd has loaded as a credential, else the error wraps ErrRootFile.
 func ReadRoot(path string) (*Root, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -123,7 +123,7 @@ func ReadRoot(path string) (*Root, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrRootFile, path)
 	}
-	if mode := info.Mode().Perm(); mode&^fs.FileMode(0o600) != 0 {
+	if mode := info.Mode().Perm(); mode&^fs.FileMode(0o600) != 0 && !(mode == 0o440 && isCredential(path)) {
 		return nil, fmt.Errorf("%w: %s has mode %04o; chmod 0400 it, and replace the key if others could read it", ErrRootFile, path, mode)
 	}
 	octets, err := io.ReadAll(io.LimitReader(file, maxRootFile+1))
@@ -137,6 +137,14 @@ func ReadRoot(path string) (*Root, error) {
 	}
 	defer clear(key)
 	return NewRoot(key)
+}
+
+// isCredential tells whether systemd has loaded the file for this process. The
+// group of such a file is no group: what stands there is the mask of the access
+// list by which systemd admits the one user of the service.
+func isCredential(path string) bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return dir != "" && filepath.Dir(path) == filepath.Clean(dir)
 }
 
 // parseRoot returns a copy of the root key in the octets of a file. Its errors

@@ -159,6 +159,9 @@ func create(ctx context.Context, db *sql.DB, wrapped []byte, now time.Time) erro
 	return err
 }
 
+// Schema returns the version of the schema that Open brings a file to.
+func Schema() int { return len(migrations()) }
+
 // migrate brings a database of Muster to the newest version, each step in a
 // transaction of its own.
 func migrate(ctx context.Context, conn *sql.Conn, steps []string) error {

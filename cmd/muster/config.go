@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"muster"
@@ -17,7 +18,8 @@ import (
 	"muster/revocation"
 )
 
-// Relative paths in a configuration are relative to its file.
+// Relative paths in a configuration are relative to its file; credential:NAME is
+// the file that systemd has loaded for this process under that name.
 
 // A mefConfig is the file that muster mef reads.
 type mefConfig struct {
@@ -317,9 +319,20 @@ func orDefault[T comparable](v *T, fallback T) {
 	}
 }
 
-// resolve makes paths relative to the file that names them.
+// credentialPrefix marks a path as the name of a credential of systemd's, as
+// LoadCredential= gives it.
+const credentialPrefix = "credential:"
+
+// resolve makes paths relative to the file that names them, and finds credentials.
+// One that cannot be found keeps its name, with which opening it fails.
 func resolve(file string, paths ...*string) {
 	for _, p := range paths {
+		if name, ok := strings.CutPrefix(*p, credentialPrefix); ok {
+			if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && filepath.IsLocal(name) {
+				*p = filepath.Join(dir, name)
+			}
+			continue
+		}
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(file), *p)
 		}
