@@ -79,6 +79,13 @@ func CreateRoot(path string, random io.Reader) (err error) {
 	if _, err := io.ReadFull(random, octets[:]); err != nil {
 		return fmt.Errorf("draw a root key: %w", err)
 	}
+	line := append(base64.StdEncoding.AppendEncode(nil, octets[:]), '\n')
+	defer clear(line)
+	return createFile(path, line)
+}
+
+// createFile writes a new file with mode 0600 that is durable, as its name is.
+func createFile(path string, octets []byte) (err error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -88,9 +95,7 @@ func CreateRoot(path string, random io.Reader) (err error) {
 			err = errors.Join(err, os.Remove(path))
 		}
 	}()
-	line := append(base64.StdEncoding.AppendEncode(nil, octets[:]), '\n')
-	defer clear(line)
-	_, err = file.Write(line)
+	_, err = file.Write(octets)
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
@@ -110,6 +115,22 @@ func syncDir(path string) error {
 // a regular file that only its owner can read (mode 0400 or 0600), or one that
 // systemd has loaded as a credential, else the error wraps ErrRootFile.
 func ReadRoot(path string) (*Root, error) {
+	octets, err := readFile(path, maxRootFile)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(octets)
+	key, err := parseRoot(octets)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s %w", ErrRootFile, path, err)
+	}
+	defer clear(key)
+	return NewRoot(key)
+}
+
+// readFile reads at most limit octets and one more of a file that only its owner
+// can read.
+func readFile(path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -126,17 +147,7 @@ func ReadRoot(path string) (*Root, error) {
 	if mode := info.Mode().Perm(); mode&^fs.FileMode(0o600) != 0 && !(mode == 0o440 && isCredential(path)) {
 		return nil, fmt.Errorf("%w: %s has mode %04o; chmod 0400 it, and replace the key if others could read it", ErrRootFile, path, mode)
 	}
-	octets, err := io.ReadAll(io.LimitReader(file, maxRootFile+1))
-	if err != nil {
-		return nil, err
-	}
-	defer clear(octets)
-	key, err := parseRoot(octets)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrRootFile, path, err)
-	}
-	defer clear(key)
-	return NewRoot(key)
+	return io.ReadAll(io.LimitReader(file, limit+1))
 }
 
 // isCredential tells whether systemd has loaded the file for this process. The

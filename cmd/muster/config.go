@@ -197,6 +197,10 @@ type storeConfig struct {
 	Postgres string `yaml:"postgres"`
 	// RootKey is the file of the key-encryption key, readable by its owner only.
 	RootKey string `yaml:"root_key"`
+	// Vault has the key under which that file is encrypted, if it is.
+	Vault *vaultConfig `yaml:"vault"`
+	// Token is the PKCS#11 URI of the AES key under which that file is encrypted, if it is, as pkcs11:token=muster;object=root?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/muster/pin.
+	Token string `yaml:"token"`
 }
 
 // A credentialsConfig is a device's file with sealed keys in it.
@@ -506,8 +510,10 @@ func (c storeConfig) check(path string) error {
 		return configErrorf("%s: store lacks path or postgres, or root_key", path)
 	case c.Path != "" && c.Postgres != "":
 		return configErrorf("%s: store has both path and postgres", path)
+	case c.Vault != nil && c.Token != "":
+		return configErrorf("%s: store has both vault and token", path)
 	}
-	return nil
+	return c.Vault.check(path)
 }
 
 // load reads the certificate and key.

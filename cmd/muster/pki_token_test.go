@@ -81,3 +81,17 @@ func TestAuthorityInAToken(t *testing.T) {
 		}
 	}
 }
+
+// A root key that a token encrypts.
+func TestRootKeyInAToken(t *testing.T) {
+	uri := softToken(t)
+	folder := t.TempDir()
+	config := keptStore(t, folder, fmt.Sprintf("token: %q", uri("root-key")))
+	file := filepath.Join(folder, "root-key")
+	kept, err := os.ReadFile(file)
+	must(t, err)
+	must(t, os.WriteFile(file, append(kept[:len(kept)-8], "AAAAAAA\n"...), 0o600))
+	if code, _, stderr := command(t, "store", "check", "--config", config); code == exitOK {
+		t.Errorf("an altered file opens: %s", stderr)
+	}
+}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +12,6 @@ import (
 	"muster/maf"
 	"muster/mef"
 	"muster/postgres"
-	"muster/seal"
 	"muster/sqlite"
 	"muster/tef"
 )
@@ -41,22 +38,6 @@ const (
 	retryDuration = 24 * time.Hour
 )
 
-// newSealer returns what seals a store's keys: under the root key, or that which
-// takes over from it.
-func newSealer(rootKey string) (*seal.Sealer, error) {
-	root, err := seal.ReadRoot(rootKey)
-	if err != nil {
-		return nil, configErrorf("store: %w", err)
-	}
-	switch next, err := seal.ReadRoot(rootKey + nextRootSuffix); {
-	case err == nil:
-		return seal.New(next, rand.Reader, root), nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, configErrorf("store: %w", err)
-	}
-	return seal.New(root, rand.Reader), nil
-}
-
 // A database is an open store of either engine.
 type database interface {
 	mefStore
@@ -68,7 +49,7 @@ type database interface {
 
 // createStore makes the database, which nothing else does.
 func createStore(ctx context.Context, config storeConfig) error {
-	sealer, err := newSealer(config.RootKey)
+	sealer, err := newSealer(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -82,7 +63,7 @@ func createStore(ctx context.Context, config storeConfig) error {
 }
 
 func openStore(ctx context.Context, config storeConfig) (database, error) {
-	sealer, err := newSealer(config.RootKey)
+	sealer, err := newSealer(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +132,7 @@ them have the same root key.`,
 				return err
 			}
 			if newRootKey {
-				if err := seal.CreateRoot(config.RootKey, rand.Reader); err != nil {
+				if err := config.createRoot(cmd.Context(), config.RootKey); err != nil {
 					return configErrorf("store: %w", err)
 				}
 			}

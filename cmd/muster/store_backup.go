@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +18,7 @@ import (
 )
 
 // readFileStore reads a store's configuration for a command that knows files only.
-func readFileStore(file string) (storeConfig, *seal.Sealer, error) {
+func readFileStore(ctx context.Context, file string) (storeConfig, *seal.Sealer, error) {
 	config, err := readStoreConfig(file)
 	if err != nil {
 		return config, nil, err
@@ -27,7 +26,7 @@ func readFileStore(file string) (storeConfig, *seal.Sealer, error) {
 	if config.Postgres != "" {
 		return config, nil, configErrorf("%s: the store is a PostgreSQL database; its own tools back it up, check it and restore it", file)
 	}
-	sealer, err := newSealer(config.RootKey)
+	sealer, err := newSealer(ctx, config)
 	return config, sealer, err
 }
 
@@ -55,7 +54,7 @@ moment. The backup is checked before it gets its name. Its keys are sealed: keep
 the root key too, and elsewhere.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			config, sealer, err := readFileStore(file)
+			config, sealer, err := readFileStore(cmd.Context(), file)
 			if err != nil {
 				return err
 			}
@@ -80,7 +79,7 @@ func newStoreCheckCommand() *cobra.Command {
 references, and that every sealed key opens for the record in which it stands.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, sealer, err := readFileStore(file)
+			config, sealer, err := readFileStore(cmd.Context(), file)
 			if err != nil {
 				return err
 			}
@@ -140,7 +139,7 @@ Verdicts stand in the configuration and not in the store: a restore never lifts
 one.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			config, sealer, err := readFileStore(file)
+			config, sealer, err := readFileStore(cmd.Context(), file)
 			if err != nil {
 				return err
 			}
@@ -180,7 +179,7 @@ between, the function starts as well. Backups made before need the old root key:
 keep it with them for as long as they are worth something.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, _, err := readFileStore(file)
+			config, _, err := readFileStore(cmd.Context(), file)
 			if err != nil {
 				return err
 			}
@@ -198,10 +197,10 @@ keep it with them for as long as they are worth something.`,
 
 func rotateRoot(ctx context.Context, config storeConfig) (int, error) {
 	next := config.RootKey + nextRootSuffix
-	if err := seal.CreateRoot(next, rand.Reader); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := config.createRoot(ctx, next); err != nil && !errors.Is(err, fs.ErrExist) {
 		return 0, configErrorf("store: %w", err)
 	}
-	sealer, err := newSealer(config.RootKey)
+	sealer, err := newSealer(ctx, config)
 	if err != nil {
 		return 0, err
 	}
