@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 
 	lib "modernc.org/sqlite/lib"
 
@@ -234,8 +233,3 @@ func each(ctx context.Context, conn *sql.Conn, query string, visit func(*sql.Row
 
 // Sound reports whether nothing is wrong.
 func (r *Report) Sound() bool { return len(r.Problems) == 0 }
-
-// sameRows reports whether two databases have as much in each table.
-func (r *Report) sameRows(other *Report) bool {
-	return !slices.ContainsFunc(tables(), func(table string) bool { return r.Rows[table] != other.Rows[table] })
-}

@@ -18,4 +18,6 @@ func (k tokenKey) open(string, bool) (crypto.Signer, func() error, error) {
 	return nil, nil, noTokens()
 }
 
-func (k tokenKey) keeper(string, bool) (seal.Keeper, func() error, error) { return nil, nil, noTokens() }
+func (k tokenKey) keeper(string, bool) (seal.Keeper, func() error, error) {
+	return nil, nil, noTokens()
+}
