@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"revocation":        {".", "cert"},
 	"metrics":           {"."},
 	"audit":             {"."},
+	"console":           {".", "cert"},
 	"tracing":           {},
 	"sqlite":            {".", "mef", "maf", "tef"},
 	"postgres":          {".", "mef", "maf", "tef"},
