@@ -59,6 +59,8 @@ type mefConfig struct {
 	Tracing tracingConfig `yaml:"tracing"`
 	// Audit is where acts are written down.
 	Audit auditConfig `yaml:"audit"`
+	// Admin is where operators are answered.
+	Admin adminConfig `yaml:"admin"`
 	// MAFs are those that may fetch keys.
 	MAFs []mafClientConfig `yaml:"mafs"`
 	// Instructions say which Enrolees to enrol for which MAFs.
@@ -358,6 +360,7 @@ func readMEFConfig(path string) (*mefConfig, error) {
 	resolveAll(path, c.Intermediates)
 	c.Status.resolve(path)
 	resolve(path, &c.Audit.File)
+	c.Admin.resolve(path)
 	for i := range c.MAFs {
 		resolveAll(path, c.MAFs[i].Anchors)
 	}

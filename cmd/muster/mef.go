@@ -36,7 +36,7 @@ func newMEFCommand() *cobra.Command {
 
 On SIGHUP it reads the configuration again and puts it in the place of the one
 before, with its trust anchors and its identity, but for what needs a restart:
-listen, store, handshake, status, metrics and audit. No session ends. A configuration
+listen, store, handshake, status, metrics, audit and admin. No session ends. A configuration
 that is wrong is refused, and the old one stays. The files of the identity are
 taken up without a signal when they have changed.`,
 		Args: cobra.NoArgs,
@@ -201,7 +201,9 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 		s.renew = func() (*renewal, error) { return renewMEF(config, assemble, slot) }
 		role := slot.role().audited(s.trail).measured(set).traced(tracer).awkwardly(config.awkward, log)
 		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
-		err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role)
+		if err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role); err == nil {
+			err = s.serveAdmin(config.Admin, config.Profile, role.refusals)
+		}
 	}
 	if err == nil {
 		err = s.watch(config.Metrics, config.anchorFiles(), storeAnswers(store))

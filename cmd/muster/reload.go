@@ -122,7 +122,7 @@ func (s *service) renewAll() error {
 		logIdentity(s.log, certificate)
 	}
 	if next.restart {
-		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing, audit or fetch_timeout")
+		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing, audit, admin or fetch_timeout")
 	}
 	return nil
 }
@@ -149,7 +149,7 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 
 // fixed returns what takes effect at a start only.
 func (c *mefConfig) fixed() mefConfig {
-	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit}
+	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit, Admin: c.Admin}
 }
 
 // renewMAF reads the configuration of a MAF again. The time for a fetch stays: a

@@ -45,6 +45,7 @@ type service struct {
 	reloading sync.Mutex
 	status    *statusSource
 	health    net.Listener // nil without metrics
+	admin     net.Listener // nil without operators
 	anchors   atomic.Pointer[anchorTimes]
 	draining  atomic.Bool
 

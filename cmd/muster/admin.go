@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"muster/cert"
+	"muster/console"
+)
+
+// An adminConfig is where operators are answered, over TLS 1.3.
+type adminConfig struct {
+	// Listen is host:port, or systemd:NAME; empty for not at all. The certificate is the function's own.
+	Listen string `yaml:"listen"`
+	// Clients are the operators, by their certificates.
+	Clients []adminClientConfig `yaml:"clients"`
+}
+
+// An adminClientConfig is an operator, or a program of theirs.
+type adminClientConfig struct {
+	// Certificate is the flavour and the name in the certificate.
+	Certificate certificateConfig `yaml:"certificate"`
+	// Anchors are PEM files of the roots under which that name is meant.
+	Anchors []string `yaml:"anchors"`
+	// Role is viewer, operator, auditor or admin.
+	Role console.Role `yaml:"role"`
+}
+
+func (c adminConfig) resolve(file string) {
+	for i := range c.Clients {
+		resolveAll(file, c.Clients[i].Anchors)
+	}
+}
+
+func (c adminConfig) read() (clients []console.Client, err error) {
+	anchors := anchorCache{}
+	for i, configured := range c.Clients {
+		client := console.Client{Role: configured.Role}
+		if client.Role == "" || len(configured.Anchors) == 0 || configured.Certificate.Pattern != "" {
+			return nil, configErrorf("admin: client %d lacks role or anchors, or has a pattern", i+1)
+		}
+		if client.Anchors, err = anchors.read(configured.Anchors); err != nil {
+			return nil, err
+		}
+		if client.Name, err = cert.ParseName(configured.Certificate.Flavour, configured.Certificate.Name); err != nil {
+			return nil, configErrorf("admin: client %d: %v", i+1, err)
+		}
+		clients = append(clients, client)
+	}
+	return clients, nil
+}
+
+// The bounds of an operator's connection.
+const (
+	adminReadTime  = 10 * time.Second
+	adminWriteTime = 30 * time.Second
+)
+
+// serveAdmin opens the listener for operators, if the configuration names one.
+func (s *service) serveAdmin(config adminConfig, profile cert.Profile, refusals *refusalLog) error {
+	if config.Listen == "" {
+		return nil
+	}
+	clients, err := config.read()
+	if err != nil {
+		return err
+	}
+	listener, err := listenStream(config.Listen)
+	if err != nil {
+		return configErrorf("admin.listen: %v", err)
+	}
+	operators := console.New(console.Config{Clients: clients, Profile: profile, Refusals: refusals, Logger: s.log, Now: time.Now})
+	server := &http.Server{
+		Handler: operators, TLSConfig: operators.TLS(func() (*tls.Certificate, error) { return s.own.get() }), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ReadTimeout: adminReadTime, WriteTimeout: adminWriteTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+	}
+	s.admin = listener
+	s.closers = append(s.closers, server.Close)
+	s.tasks.Go(func() error {
+		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	s.log.Info("listening", "transport", "admin", "address", listener.Addr().String())
+	return nil
+}
+
+// Refusals implements console.RefusalLister.
+func (l *refusalLog) Refusals(_ context.Context, page console.Page) ([]console.Refusal, error) {
+	all, err := readRefusals(l.path)
+	if err != nil {
+		return nil, err
+	}
+	slices.Reverse(all)
+	if page.After != "" {
+		last := slices.IndexFunc(all, func(r refusal) bool { return r.ID == page.After })
+		if last < 0 {
+			return nil, console.ErrNoCursor
+		}
+		all = all[last+1:]
+	}
+	var answer []console.Refusal
+	for _, r := range all[:min(page.Limit, len(all))] {
+		answer = append(answer, console.Refusal{
+			ID: r.ID, Time: r.Time, Code: r.Code, Detail: r.Detail, Remote: r.Remote,
+			Transport: string(r.Transport), Certificate: r.Certificate.String(),
+		})
+	}
+	return answer, nil
+}
