@@ -167,15 +167,6 @@ func (w *world) diskless(n int, via transport) *enrolee.Enrolee {
 	return device
 }
 
-type memoryKeyring struct{ kept enrolee.Credentials }
-
-func (k *memoryKeyring) Load(context.Context) (enrolee.Credentials, error) { return k.kept, nil }
-
-func (k *memoryKeyring) Save(_ context.Context, c enrolee.Credentials) error {
-	k.kept = c
-	return nil
-}
-
 // roots are the identities of MEF and first device, and a pool of both roots.
 func (w *world) roots(b *testing.B) (server, client *tls.Certificate, pool *x509.CertPool) {
 	b.Helper()

@@ -84,9 +84,23 @@ func attachOnce(ctx context.Context, device *enrolee.Enrolee, renew *bool) (*enr
 	return device.Ensure(ctx)
 }
 
-// newEnrolee assembles a device, which checks its configuration. It tells in notes
-// what has become of the MEF's commands.
+// newEnrolee assembles a device with its keyring. It tells in notes what has become
+// of the MEF's commands.
 func newEnrolee(config *enroleeConfig, notes io.Writer) (*enrolee.Enrolee, func() error, error) {
+	keys, err := keyring.Open(config.Credentials.Path, config.Credentials.RootKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	device, closeDevice, err := newEnroleeWith(config, notes, keys)
+	if err != nil {
+		return nil, nil, errors.Join(err, keys.Close())
+	}
+	return device, func() error { return errors.Join(keys.Close(), closeDevice()) }, nil
+}
+
+// newEnroleeWith assembles a device, which checks its configuration. The caller
+// keeps the keyring.
+func newEnroleeWith(config *enroleeConfig, notes io.Writer, keys enrolee.Keyring) (*enrolee.Enrolee, func() error, error) {
 	var identity *tls.Certificate
 	var kpm muster.Kpm
 	var err error
@@ -120,10 +134,6 @@ func newEnrolee(config *enroleeConfig, notes io.Writer) (*enrolee.Enrolee, func(
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, err := keyring.Open(config.Credentials.Path, config.Credentials.RootKey)
-	if err != nil {
-		return nil, nil, errors.Join(err, tracer.Close())
-	}
 	device, err := enrolee.New(enrolee.Config{
 		EnroleeID: config.EnroleeID, MEF: config.MEF.FQDN, MAF: config.MAF.FQDN, AdminFQDN: config.AdminFQDN,
 		Labels: config.Labels, Derivation: config.Derivation, Wire: wire, Unconfirmed: config.Unconfirmed,
@@ -131,9 +141,9 @@ func newEnrolee(config *enroleeConfig, notes io.Writer) (*enrolee.Enrolee, func(
 		Now: time.Now, Sleep: sleep, Rand: rand.Float64,
 	}, traceDialer(dial, tracer), keys)
 	if err != nil {
-		return nil, nil, errors.Join(configErrorf("%v", err), keys.Close(), tracer.Close())
+		return nil, nil, errors.Join(configErrorf("%v", err), tracer.Close())
 	}
-	return device, func() error { return errors.Join(keys.Close(), tracer.Close()) }, nil
+	return device, tracer.Close, nil
 }
 
 // maintain prints a line for each attempt until the command is told to stop.
