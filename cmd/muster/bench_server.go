@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -25,10 +26,10 @@ const benchPatience = 20 * time.Second
 func startBenchServers(ctx context.Context, dir string, devices int) (*benchServers, error) {
 	s := &benchServers{lab: &laboratory{Dir: dir, Devices: devices, now: time.Now()}}
 	var err error
-	if s.lab.mefPort, err = freePort(); err != nil {
+	if s.lab.mefPort, err = quietPort(); err != nil {
 		return nil, err
 	}
-	if s.lab.mafPort, err = freePort(); err != nil {
+	if s.lab.mafPort, err = quietPort(); err != nil {
 		return nil, err
 	}
 	if err := s.lab.write(); err != nil {
@@ -43,13 +44,24 @@ func startBenchServers(ctx context.Context, dir string, devices int) (*benchServ
 	return s, nil
 }
 
-// freePort returns a TCP port that nobody has at the moment.
-func freePort() (uint16, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// quietPort returns a port on which nothing listens, for both TCP and UDP. It is
+// below those that the system gives to whoever asks for any.
+func quietPort() (port uint16, err error) {
+	for range 100 {
+		port = uint16(10_000 + rand.IntN(20_000))
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		var stream net.Listener
+		if stream, err = net.Listen("tcp", address); err != nil {
+			continue
+		}
+		var datagrams net.PacketConn
+		datagrams, err = net.ListenPacket("udp", address)
+		_ = stream.Close()
+		if err == nil {
+			return port, datagrams.Close()
+		}
 	}
-	return uint16(l.Addr().(*net.TCPAddr).Port), l.Close()
+	return 0, err
 }
 
 // start runs a function and waits until it answers.

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"testing"
 
@@ -31,24 +29,4 @@ func TestScripts(t *testing.T) {
 		}
 		return nil
 	}})
-}
-
-// quietPort returns a port on which nothing listens, for both TCP and UDP. It is
-// below those that the system gives to whoever asks for any.
-func quietPort() (port int, err error) {
-	for range 100 {
-		port = 10_000 + rand.IntN(20_000)
-		address := fmt.Sprintf("127.0.0.1:%d", port)
-		var stream net.Listener
-		if stream, err = net.Listen("tcp", address); err != nil {
-			continue
-		}
-		var datagrams net.PacketConn
-		datagrams, err = net.ListenPacket("udp", address)
-		_ = stream.Close()
-		if err == nil {
-			return port, datagrams.Close()
-		}
-	}
-	return 0, err
 }
