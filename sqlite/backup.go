@@ -45,14 +45,19 @@ func Backup(ctx context.Context, path, to string, sealer Sealer) (*Report, error
 
 // Withdrawn counts what Restore took back, since it may have ended after the
 // backup was made.
-type Withdrawn struct{ Enrolments, KeIDs, Keys, Kpms int }
+type Withdrawn struct{ Enrolments, Credentials, KeIDs, Keys, Kpms int }
 
 // Restore makes a database of a backup at path, where there must be none. What may
 // have ended since the backup is withdrawn, unless keep is set: keys of enrolments
-// that wait for their MAF (the devices enrol again), KeIDs (clients come with
-// their KmID), registered keys (their sources register again), and pre-provisioned
-// keys (to be imported again, from the list as it is now). Tombstones stay, so that
-// no identifier which had ended by the time of the backup returns.
+// that wait for their MAF (the devices enrol again), all credentials of an Enrolee
+// but the newest, KeIDs (clients come with their KmID), registered keys (their
+// sources register again), and pre-provisioned keys (to be imported again, from the
+// list as it is now). Tombstones stay, so that no identifier which had ended by the
+// time of the backup returns.
+//
+// What remains is the newest credential of each Enrolee. If a newer one has replaced
+// it since the backup, its KmID opens sessions again: until the Enrolee, whose own
+// KmID is unknown now, has enrolled anew and used what it got, or until it expires.
 func Restore(ctx context.Context, backup, path string, sealer Sealer, keep bool) (w Withdrawn, report *Report, err error) {
 	if backup, err = realPath(backup); err != nil {
 		return w, nil, err
@@ -96,6 +101,9 @@ func withdraw(ctx context.Context, path string) (w Withdrawn, err error) {
 		statement string
 	}{
 		{&w.Enrolments, "UPDATE enrolment SET state = 3, sealed = NULL, data_key = NULL WHERE state IN (1, 2)"},
+		{&w.Credentials, `UPDATE credential SET state = 4, sealed = NULL, data_key = NULL WHERE state IN (1, 2)
+			AND EXISTS (SELECT 1 FROM credential AS newer WHERE newer.enrolee_id = credential.enrolee_id
+				AND newer.generation > credential.generation AND newer.state IN (1, 2))`},
 		{&w.KeIDs, "UPDATE credential SET state = 2 WHERE state = 1"},
 		{&w.Keys, "UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL WHERE state = 1"},
 		{&w.Kpms, "DELETE FROM kpm WHERE state IN (1, 2)"},

@@ -167,6 +167,41 @@ func TestRestoreRevivesNothing(t *testing.T) {
 	}
 }
 
+// TestRestoreRetiresOlderCredentials restores a backup that was made between the
+// fetch of an Enrolee's second credential and its activation, which would have
+// retired the first: the older one does not open sessions beside it for good.
+func TestRestoreRetiresOlderCredentials(t *testing.T) {
+	t.Parallel()
+	path, store, _, older, _ := filled(t)
+	newer, e := older, enrolment(t, 2)
+	km, err := e.Ke.MasterCredential(muster.ProfileMasterCredential, older.MAF)
+	newer.KeID, newer.Km, newer.KmID = e.KeID, km, km.KmID(older.MAF)
+	err = errors.Join(err, store.ActivateKmID(t.Context(), older.KmID, older.Created), store.PutCredential(t.Context(), newer), store.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, keep := range []bool{false, true} {
+		restored := filepath.Join(t.TempDir(), "restored.db")
+		w, _, err := sqlite.Restore(t.Context(), path, restored, sealer(t), keep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := (sqlite.Withdrawn{Enrolments: 1, Credentials: 1, KeIDs: 1, Kpms: 1}); !keep && w != want {
+			t.Errorf("withdrawn %+v", w)
+		}
+		store := openAt(t, restored)
+		if _, err := store.CredentialByKmID(t.Context(), older.KmID, older.Created); errors.Is(err, maf.ErrUnknown) == keep {
+			t.Errorf("keep %t: the older KmID: %v", keep, err)
+		}
+		if err := store.ActivateKmID(t.Context(), newer.KmID, newer.Created); err != nil {
+			t.Errorf("keep %t: the newer KmID: %v", keep, err)
+		}
+		if _, err := store.CredentialByKmID(t.Context(), older.KmID, older.Created); !errors.Is(err, maf.ErrUnknown) {
+			t.Errorf("keep %t: the older KmID, when the newer was used: %v", keep, err)
+		}
+	}
+}
+
 // TestCheckFindsDamage has files in which somebody has edited something.
 func TestCheckFindsDamage(t *testing.T) {
 	t.Parallel()

@@ -131,9 +131,15 @@ func newStoreRestoreCommand() *cobra.Command {
 
 A backup does not know what ended after it was made. What may have ended is
 therefore withdrawn: keys that wait for their MAF (the devices enrol again),
-KeIDs (clients come with their KmID), registered keys (their sources register
-again), and pre-provisioned keys (import the list as it is now). --accept-older
-keeps all of it, and with it whatever was revoked, rotated or used up since.
+Master Credentials of an Enrolee that has a newer one, KeIDs (clients come with
+their KmID), registered keys (their sources register again), and pre-provisioned
+keys (import the list as it is now). --accept-older keeps all of it, and with it
+whatever was revoked, rotated or used up since.
+
+The newest Master Credential of each Enrolee in the backup stays usable. One that
+was replaced since the backup, as after a theft, opens sessions again until the
+Enrolee has enrolled anew and attached, or until it expires: restore a backup that
+is as new as there is.
 
 Verdicts stand in the configuration and not in the store: a restore never lifts
 one.`,
@@ -153,8 +159,8 @@ one.`,
 			if err != nil {
 				return refuseFile(err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored; withdrawn: %d enrolments, %d KeIDs, %d registered keys, %d pre-provisioned keys\n",
-				w.Enrolments, w.KeIDs, w.Keys, w.Kpms)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored; withdrawn: %d enrolments, %d older credentials, %d KeIDs, %d registered keys, %d pre-provisioned keys\n",
+				w.Enrolments, w.Credentials, w.KeIDs, w.Keys, w.Kpms)
 			return err
 		},
 	}
