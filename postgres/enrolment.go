@@ -100,6 +100,18 @@ const (
 		WHERE e.ke_id = w.ke_id AND e.part = 0 AND e.enrolee_id = w.enrolee_id AND e.generation = w.generation AND e.session = w.session)
 		ON CONFLICT DO NOTHING`
 
+	// What a MAF could fetch between the count and the commit is held, so that the
+	// count which follows is the last word.
+	holdUnfetched = `SELECT 1 FROM enrolment WHERE enrolee_id = ANY($1::text[]) AND state + 0 = 1
+		ORDER BY enrolee_id, generation, part FOR UPDATE`
+
+	// What was fetched meanwhile may leave no room for a new enrolment.
+	withdrawExcess = `DELETE FROM enrolment AS o USING unnest($1::bytea[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[])
+			AS w (ke_id, enrolee_id, generation, session, created, most)
+		WHERE o.ke_id = ANY($1::bytea[]) AND o.ke_id = w.ke_id AND o.enrolee_id || '' = w.enrolee_id AND o.generation = w.generation
+			AND o.session = w.session AND w.most <= (SELECT count(DISTINCT f.generation) FROM enrolment AS f
+			WHERE f.enrolee_id = w.enrolee_id AND f.expires > w.created AND f.fetches > 0) RETURNING o.ke_id`
+
 	supersedeEnrolments = `WITH new AS (SELECT w.* FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bigint[])
 			AS w (ke_id, maf_id, enrolee_id, generation) JOIN enrolment AS e ON e.ke_id = w.ke_id
 			WHERE e.ke_id = ANY($1::bytea[]) AND e.part = 0 AND e.enrolee_id || '' = w.enrolee_id AND e.generation = w.generation)
@@ -159,6 +171,9 @@ func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, items [
 	}
 	written := make(map[string]bool, len(fresh))
 	var t transaction
+	if enrolees := rows.renewed.enrolee; len(enrolees) > 0 {
+		t.queue(holdUnfetched, enrolees)
+	}
 	if len(fresh) > 0 {
 		t.queue(insertFirstParts, rows.first.arguments()...).Query(func(found pgx.Rows) error {
 			var id []byte
@@ -170,6 +185,12 @@ func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, items [
 		t.queue(insertOtherParts, rows.others.arguments()...)
 	}
 	if renewed := rows.renewed; len(renewed.keID) > 0 {
+		t.queue(withdrawExcess, renewed.keID, renewed.enrolee, renewed.generation, renewed.session, renewed.created, maxima(items, fresh, outcomes)).
+			Query(func(found pgx.Rows) error {
+				var id []byte
+				_, err := pgx.ForEachRow(found, []any{&id}, func() error { delete(written, string(id)); return nil })
+				return err
+			})
 		t.queue(supersedeEnrolments, renewed.keID, renewed.maf, renewed.enrolee, renewed.generation)
 	}
 	if keIDs, enrolees, generations, oldest := unfetched(items, fresh, outcomes); len(keIDs) > 0 {
@@ -188,6 +209,17 @@ func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, items [
 		}
 	}
 	return nil
+}
+
+// maxima returns the maximum of fetched enrolments for each row of those whose
+// Enrolees had enrolled before, in the order of sealEnrolments.
+func maxima(items []newEnrolment, fresh []int, outcomes []outcome[mef.Enrolment]) (most []int64) {
+	for _, i := range fresh {
+		if e := outcomes[i].value; e.Generation > 1 {
+			most = append(most, slices.Repeat([]int64{int64(items[i].maxLive)}, len(e.Targets))...)
+		}
+	}
+	return most
 }
 
 // unfetched returns, for each new enrolment after which older ones that no MAF has

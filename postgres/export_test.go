@@ -59,7 +59,7 @@ func SessionSettings() map[string]string { return sessionSettings() }
 // Statements returns what runs on tables that grow.
 func Statements() []string {
 	return []string{
-		selectEnrolments, selectEnrolees, insertFirstParts, insertOtherParts, supersedeEnrolments, forgetUnfetched, touchEnrolments,
+		selectEnrolments, selectEnrolees, insertFirstParts, insertOtherParts, holdUnfetched, withdrawExcess, supersedeEnrolments, forgetUnfetched, touchEnrolments,
 		fetchEnrolments, eraseReplaced, eraseEnrolments, selectEnrolmentOf, forgetEnrolments, expireEnrolments, closeWindows,
 		selectCredentials, insertCredentials, touchCredentials, activateKmIDs, retireOlder, limitKeIDs,
 		credentialByKeID, credentialByKmID, selectActivated, selectKeIDUntil, forgetCredentials, expireCredentials,
