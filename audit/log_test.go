@@ -179,3 +179,34 @@ func TestSyslog(t *testing.T) {
 		t.Error("http is not syslog")
 	}
 }
+
+// Octets that verify are octets that Record has written: no entry can be changed or
+// put behind another without the hash that belongs to it.
+func FuzzVerify(f *testing.F) {
+	const (
+		first  = `{"seq":1,"time":"2026-01-01T00:00:00Z","writer":"mef.example.com","kind":"enrolled","who":"device 0","prev":"0000000000000000000000000000000000000000000000000000000000000000","hash":"921ef04cc17197336ea7d6bf17e80ea0e4ebd808d157673e7203ec3a2e4c2934"}` + "\n"
+		second = `{"seq":2,"time":"2026-01-01T00:00:00Z","writer":"mef.example.com","kind":"enrolled","who":"device 1","prev":"921ef04cc17197336ea7d6bf17e80ea0e4ebd808d157673e7203ec3a2e4c2934","hash":"55988c02220ffc909e532537efd171457aec968a6a3b1567fc534b328b2b3754"}` + "\n"
+	)
+	for _, text := range []string{"", first, first + second, second, strings.TrimSpace(first), "{}\n" + first} {
+		f.Add([]byte(text))
+	}
+	path := filepath.Join(f.TempDir(), "audit.log")
+	f.Fuzz(func(t *testing.T, octets []byte) {
+		must(t, os.WriteFile(path, octets, 0o600))
+		var read uint64
+		head, err := audit.Verify(path, audit.Head{}, audit.Head{}, func(audit.Entry) { read++ })
+		text := string(octets)
+		if genuine := text == "" || text == first || text == first+second; genuine != (err == nil) || !genuine && !errors.Is(err, audit.ErrBroken) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if !strings.HasPrefix(text, (first + second)[:read*uint64(len(first))]) || read != head.Seq {
+			t.Errorf("%q has %d entries, up to %v", text, read, head)
+		}
+		if same, err := audit.ParseHead(head.String()); err != nil || same != head {
+			t.Errorf("%v is read as %v, %v", head, same, err)
+		}
+		if head, err := audit.ParseHead(text); err == nil && head.String() != text {
+			t.Errorf("%q is read as %v", text, head)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package seal_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
@@ -308,6 +309,7 @@ func FuzzReadRoot(f *testing.F) {
 	f.Add([]byte(base64.StdEncoding.EncodeToString(key)))
 	f.Add([]byte(base64.StdEncoding.EncodeToString(key) + "\r\n"))
 	f.Add(key)
+	f.Add([]byte(hex.EncodeToString(key) + "\n"))
 	path := filepath.Join(f.TempDir(), "root.key")
 	f.Fuzz(func(t *testing.T, octets []byte) {
 		if err := os.WriteFile(path, octets, 0o600); err != nil {
@@ -316,8 +318,22 @@ func FuzzReadRoot(f *testing.F) {
 		if _, err := seal.ReadRoot(path); err != nil && !errors.Is(err, seal.ErrRootFile) {
 			t.Errorf("ReadRoot of %x: %v", octets, err)
 		}
+		kept, err := seal.ReadKeptRoot(t.Context(), path, inHex{})
+		plain, undone := hex.DecodeString(string(bytes.TrimSpace(octets)))
+		if whole := undone == nil && len(plain) == seal.RootSize; whole != (err == nil) || whole != (kept != nil) {
+			t.Errorf("ReadKeptRoot of %x: %v", octets, err)
+		}
 	})
 }
+
+// inHex is a seal.Keeper that hides nothing.
+type inHex struct{}
+
+func (inHex) Encrypt(_ context.Context, octets []byte) (string, error) {
+	return hex.EncodeToString(octets), nil
+}
+
+func (inHex) Decrypt(_ context.Context, text string) ([]byte, error) { return hex.DecodeString(text) }
 
 func BenchmarkSeal(b *testing.B) {
 	s := ready(b)

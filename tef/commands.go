@@ -122,7 +122,7 @@ func ParseCommand(wire *primitive.Wire, response *primitive.Response) (Command, 
 	id, ok1 := primitive.Get[string](resource, primitive.CommandID)
 	status, ok2 := primitive.Get[int64](resource, primitive.CommandStatusCode)
 	description, ok3 := primitive.Get[primitive.Object](resource, primitive.CommandDescription)
-	if !ok1 || !ok2 || !ok3 || len(id) > maxCommandID {
+	if !ok1 || !ok2 || !ok3 || id == "" || len(id) > maxCommandID {
 		return Command{}, fmt.Errorf("the command lacks %s, %s or %s", primitive.CommandID, primitive.CommandStatusCode, primitive.CommandDescription)
 	}
 	c := Command{ID: id, Status: CommandStatus(status)}

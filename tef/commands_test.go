@@ -169,3 +169,31 @@ func TestQueueForGroup(t *testing.T) {
 		}
 	}
 }
+
+// An answer of a function is read as a registration or a command that has what the
+// client needs of it, or not at all.
+func FuzzAnswers(f *testing.F) {
+	wire := must(primitive.NewWire(primitive.WireConfig{}))
+	const times = `"ct":"20250101T000000","lt":"20250101T000000","et":"20300101T000000"`
+	for _, text := range []string{
+		`{"sec:macr":{"ri":"x",` + times + `,"adfq":"a.example.com","fq":"maf.example.com","cid":"//sp.example.com/a","aski":"1@maf.example.com","lbl":["x"]}}`,
+		`{"sec:mecr":{"ri":"x",` + times + `,"adfq":"a.example.com","fq":"mef.example.com","cid":"//sp.example.com/a","ch":[{"nm":"cmd","typ":60005,"val":"x/cmd"}]}}`,
+		`{"sec:mecr":{"cid":"//sp.example.com/a"}}`,
+		`{"sec:mecc":{"cmi":"one","csc":10,"cmd":{"cmdClassID":0,"cmdArgs":{"noMoreCmdArgs":{"retryDuration":"PT1S"}}}}}`,
+		`{"sec:mecc":{"cmi":"","csc":10,"cmd":{"cmdClassID":1,"cmdArgs":{}}}}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, octets []byte) {
+		answer := &primitive.Response{Status: primitive.OK, Content: primitive.RawContent(primitive.JSON, octets)}
+		for _, party := range []tef.Party{tef.MAF(), tef.MEF()} {
+			if r, err := tef.ParseRegistration(wire, party, answer); err == nil && (r.ClientID.IsZero() || r.Expires.IsZero()) {
+				t.Errorf("read as %+v", r)
+			}
+		}
+		c, err := tef.ParseCommand(wire, answer)
+		if (err == nil || errors.Is(err, tef.ErrArguments)) && (c.ID == "" || len(c.ID) > 64) {
+			t.Errorf("read as %+v, %v", c, err)
+		}
+	})
+}

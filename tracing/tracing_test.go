@@ -163,3 +163,23 @@ func TestTroubledCollector(t *testing.T) {
 		}
 	}
 }
+
+// What a traceparent is read as goes on as written, but for the version and the
+// flags that are not known here.
+func FuzzTraceparent(f *testing.F) {
+	f.Add("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	f.Add("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff-what-comes")
+	f.Add("ff-00000000000000000000000000000000-0000000000000000-00")
+	f.Fuzz(func(t *testing.T, text string) {
+		header := Traceparent(Continue(t.Context(), text))
+		if header == "" {
+			return
+		}
+		if len(header) != 55 || header[2:53] != text[2:53] {
+			t.Errorf("%q is continued as %q", text, header)
+		}
+		if again := Traceparent(Continue(t.Context(), header)); again != header {
+			t.Errorf("%q is continued as %q", header, again)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,4 +156,41 @@ func TestFailedSaveKeepsTheOldFile(t *testing.T) {
 	if c, err := k.Load(t.Context()); err != nil || c.Current == nil {
 		t.Errorf("the old credential is gone: %v", err)
 	}
+}
+
+// Only what this package has sealed under this root key is read as a key.
+func FuzzFiles(f *testing.F) {
+	dir := f.TempDir()
+	path, kpmPath, root := filepath.Join(dir, "c"), filepath.Join(dir, "kpm"), filepath.Join(dir, "root")
+	if err := os.WriteFile(root, []byte(strings.Repeat("r", seal.RootSize)), 0o600); err != nil { // the same in each process
+		f.Fatal(err)
+	}
+	k := must(keyring.Open(path, root))
+	f.Cleanup(func() { _ = k.Close() })
+	saved, id := credential("1", "a"), must(muster.ParseKpmID("1@mef.example.com"))
+	kpm := must(muster.NewKpm([]byte(strings.Repeat("p", 32))))
+	if err := errors.Join(k.Save(f.Context(), enrolee.Credentials{Current: saved}), keyring.WriteKpm(kpmPath, root, id, kpm)); err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range []string{path, kpmPath} {
+		whole := must(os.ReadFile(file))
+		f.Add(whole)
+		f.Add(bytes.Replace(whole, []byte("example.com"), []byte("example.org"), 1))
+		f.Add(whole[:len(whole)/2])
+	}
+	f.Add([]byte(`{"version":1,"dataKey":"","next":{}}`))
+	f.Fuzz(func(t *testing.T, octets []byte) {
+		if err := errors.Join(os.WriteFile(path, octets, 0o600), os.WriteFile(kpmPath, octets, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := k.Load(t.Context())
+		for _, read := range []*enrolee.Credential{c.Current, c.Next} {
+			if read != nil && (err != nil || !read.Km.Equal(saved.Km) || read.KeID != saved.KeID || read.MAF != saved.MAF) {
+				t.Errorf("%q is read as %+v, %v", octets, read, err)
+			}
+		}
+		if read, err := keyring.ReadKpm(kpmPath, root, id); err == nil && !read.Equal(kpm) || err != nil && muster.CodeOf(err) != muster.CodeConfiguration {
+			t.Errorf("%q is read as %v, %v", octets, read, err)
+		}
+	})
 }
