@@ -49,6 +49,9 @@ type Client struct {
 	Name    muster.CertName
 	Anchors []*x509.Certificate
 	Role    Role
+	// Status, if not nil, is asked about the certificates of a valid path at each
+	// request, as cert.Trust.Status is.
+	Status func(path []*x509.Certificate, now time.Time) cert.Findings
 }
 
 // A Page is which part of a list is wanted.
@@ -181,6 +184,9 @@ func (s *Server) authenticate(r *http.Request, now time.Time) (Client, error) {
 	var refused error = muster.Refuse(muster.CodeNameUnknown, "no client has this certificate's name")
 	for _, c := range s.config.Clients {
 		trust := cert.Trust{Name: c.Name, Anchors: c.Anchors, Usage: cert.UsageClient, Profile: s.config.Profile}
+		if c.Status != nil {
+			trust.Status = func(path []*x509.Certificate) cert.Findings { return c.Status(path, now) }
+		}
 		_, findings := cert.Verify(r.TLS.PeerCertificates, trust, now)
 		err := findings.Err()
 		if err == nil {
@@ -203,9 +209,10 @@ type problem struct {
 	Remedy string      `json:"remedy,omitempty"`
 }
 
-// refuse answers with a problem. What failed within is for the log alone.
+// refuse answers with a problem. What failed within is for the log alone, whose
+// line has a code, as all have that strangers cause, so that a flood can be cut.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
-	s.config.Logger.Warn("operator refused", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "status", status, "error", err)
+	s.config.Logger.Warn("operator refused", "code", muster.CodeOf(err), "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "status", status, "error", err)
 	p := problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
 	if meaning, ok := muster.CodeOf(err).Meaning(); ok && status < http.StatusInternalServerError {
 		p.Title, p.Detail, p.Code, p.Remedy = meaning.Rule, err.Error(), meaning.Code, meaning.Remedy

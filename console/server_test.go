@@ -1,8 +1,10 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/cert"
 	"muster/mustertest"
 )
 
@@ -40,8 +43,11 @@ func world(t *testing.T) (*mustertest.PKI, func(identity *mustertest.Identity, m
 	config := Config{Refusals: fiveRefusals{}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return pki.Now }}
 	for _, role := range Roles() {
 		name := mustertest.Name(t, muster.FlavourFQDN, string(role)+".example.com")
-		config.Clients = append(config.Clients, Client{name, pki.Trust(name, 0).Anchors, role})
+		config.Clients = append(config.Clients, Client{Name: name, Anchors: pki.Trust(name, 0).Anchors, Role: role})
 	}
+	revoked := mustertest.Name(t, muster.FlavourFQDN, "revoked.example.com")
+	config.Clients = append(config.Clients, Client{Name: revoked, Anchors: pki.Trust(revoked, 0).Anchors, Role: RoleAdmin,
+		Status: func([]*x509.Certificate, time.Time) cert.Findings { return cert.Findings{{Code: muster.CodeRevoked}} }})
 	server := New(config)
 	listener := httptest.NewUnstartedServer(server)
 	own := pki.Function(t, "console.example.com").TLS()
@@ -99,7 +105,19 @@ func TestEveryRouteAndRole(t *testing.T) {
 		}
 		want("nobody", nil, r.path, http.StatusUnauthorized, muster.CodeNoCertificate)
 		want("a stranger", pki.Function(t, "stranger.example.com"), r.path, http.StatusUnauthorized, muster.CodeNameUnknown)
+		want("a revoked operator", pki.Function(t, "revoked.example.com"), r.path, http.StatusUnauthorized, muster.CodeRevoked)
 		want("an impostor", other.Function(t, "admin.example.com"), r.path, http.StatusUnauthorized, muster.CodeAnchorMismatch)
+	}
+}
+
+// TestRefusalIsLoggedWithCode is what the log cuts floods of strangers by.
+func TestRefusalIsLoggedWithCode(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	server := New(Config{Logger: slog.New(slog.NewJSONHandler(&log, nil)), Now: time.Now})
+	server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/whoami", nil))
+	if want := fmt.Sprintf(`"code":%q`, muster.CodeNoCertificate); !strings.Contains(log.String(), want) {
+		t.Errorf("%s is not in %s", want, &log)
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"muster/cert"
@@ -37,10 +39,10 @@ func (c adminConfig) resolve(file string) {
 	}
 }
 
-func (c adminConfig) read() (clients []console.Client, err error) {
+func (c adminConfig) read(status *statusSource) (clients []console.Client, err error) {
 	anchors := anchorCache{}
 	for i, configured := range c.Clients {
-		client := console.Client{Role: configured.Role}
+		client := console.Client{Role: configured.Role, Status: status.question(nil)}
 		if client.Role == "" || len(configured.Anchors) == 0 || configured.Certificate.Pattern != "" {
 			return nil, configErrorf("admin: client %d lacks role or anchors, or has a pattern", i+1)
 		}
@@ -66,7 +68,7 @@ func (s *service) serveAdmin(config adminConfig, profile cert.Profile, refusals 
 	if config.Listen == "" {
 		return nil
 	}
-	clients, err := config.read()
+	clients, err := config.read(s.status)
 	if err != nil {
 		return err
 	}
@@ -82,13 +84,34 @@ func (s *service) serveAdmin(config adminConfig, profile cert.Profile, refusals 
 	s.admin = listener
 	s.closers = append(s.closers, server.Close)
 	s.tasks.Go(func() error {
-		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.ServeTLS(&boundedListener{Listener: listener}, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
 	})
 	s.log.Info("listening", "transport", "admin", "address", listener.Addr().String())
 	return nil
+}
+
+// A boundedListener closes connections beyond the bounds of its threshold at once:
+// strangers can open them, and hold them with requests for liveness.
+type boundedListener struct {
+	net.Listener
+	threshold threshold
+}
+
+// Accept implements net.Listener. A connection counts until it is closed.
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if leave, ok := l.threshold.enter(conn.RemoteAddr()); ok {
+			return &countedConn{conn, sync.OnceFunc(leave)}, nil
+		}
+		_ = conn.Close()
+	}
 }
 
 // Refusals implements console.RefusalLister.

@@ -3,8 +3,10 @@ package main
 import (
 	"crypto/tls"
 	"encoding/json"
+	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"muster"
@@ -37,9 +39,50 @@ func TestOperatorReadsRefusals(t *testing.T) {
 		t.Errorf("%d, %+v", response.StatusCode, page)
 	}
 	w.mef.Admin.Clients[0].Anchors = []string{filepath.Join(t.TempDir(), "none.pem")}
-	_, err = w.mef.Admin.read()
+	_, err = w.mef.Admin.read(nil)
 	wantCode(t, err, muster.CodeConfiguration)
 	w.mef.Admin.Clients[0].Role = ""
-	_, err = w.mef.Admin.read()
+	_, err = w.mef.Admin.read(nil)
 	wantCode(t, err, muster.CodeConfiguration)
+}
+
+// TestOperatorsConnectionsAreBounded has one place left at the listener.
+func TestOperatorsConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	listener := &boundedListener{Listener: socket}
+	listener.threshold.all = maxHandshakes - 1
+	accepted := make(chan net.Conn, 3)
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
+	})
+	defer accepting.Wait()
+	defer listener.Close()
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", socket.Addr().String())
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	dial()
+	first := <-accepted
+	if _, err := dial().Read(make([]byte, 1)); err == nil || len(accepted) != 0 {
+		t.Errorf("a connection too many: %v", err)
+	}
+	for range 2 { // net/http may close twice
+		_ = first.Close()
+	}
+	dial()
+	_ = (<-accepted).Close()
+	if got := listener.threshold.count(); got != maxHandshakes-1 {
+		t.Errorf("%d connections are counted", got)
+	}
 }
