@@ -180,6 +180,24 @@ func TestSyslog(t *testing.T) {
 	}
 }
 
+// TestStalledSyslog has a server that reads nothing: once the time of an entry is
+// up, those behind it are not made to wait for the same.
+func TestStalledSyslog(t *testing.T) {
+	t.Parallel()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer server.Close()
+	sink, err := audit.NewSyslog("tcp://" + server.Addr().String())
+	must(t, err)
+	if err := sink.Write(audit.Entry{}, make([]byte, 16<<20)); err == nil {
+		t.Fatal("the server has read 16 MiB")
+	}
+	if err := sink.Write(audit.Entry{}, nil); err == nil {
+		t.Error("the server was asked again at once")
+	}
+	must(t, sink.Close())
+}
+
 // Octets that verify are octets that Record has written: no entry can be changed or
 // put behind another without the hash that belongs to it.
 func FuzzVerify(f *testing.F) {

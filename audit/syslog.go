@@ -11,6 +11,11 @@ import (
 // syslogTimeout bounds the connection to a syslog server, and each write to it.
 const syslogTimeout = 2 * time.Second
 
+// restFactor is how many times as long as its failure took a server is left alone:
+// each entry waits for the sinks, and with it the peer whose act it is. One that
+// refuses at once is asked again at once.
+const restFactor = 10
+
 // Priorities of RFC 5424 6.2.1: facility 13 (log audit), notice and warning.
 const (
 	priorityNotice  = 13<<3 | 5
@@ -21,6 +26,8 @@ const (
 type syslog struct {
 	network, address, host string
 	conn                   net.Conn
+	failed                 error     // the last failure, which answers for the server
+	until                  time.Time // then
 }
 
 // NewSyslog returns a Sink that sends to a syslog server at unixgram:///dev/log,
@@ -40,6 +47,10 @@ func NewSyslog(target string) (Sink, error) {
 
 // Write implements Sink.
 func (s *syslog) Write(e Entry, line []byte) error {
+	begun := time.Now()
+	if begun.Before(s.until) {
+		return s.failed
+	}
 	priority := priorityNotice
 	if e.Code != "" {
 		priority = priorityWarning
@@ -49,13 +60,15 @@ func (s *syslog) Write(e Entry, line []byte) error {
 		message = fmt.Sprintf("%d %s", len(message), message) // RFC 6587 3.4.1
 	}
 	again := s.conn != nil // a connection may have ended since the entry before
-	for {
-		err := s.send(message)
-		if err == nil || !again {
-			return err
-		}
-		again = false
+	err := s.send(message)
+	if err != nil && again {
+		err = s.send(message)
 	}
+	if err != nil {
+		now := time.Now()
+		s.failed, s.until = err, now.Add(restFactor*now.Sub(begun))
+	}
+	return err
 }
 
 func (s *syslog) send(message string) (err error) {
