@@ -9,11 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // ErrClosed is returned by a Log that is closed.
 var ErrClosed = errors.New("the audit log is closed")
+
+// ErrInUse is wrapped by the error for a file that another Log has open.
+var ErrInUse = errors.New("the audit log is in use")
 
 // maxBatch is how many entries share one write and one fsync.
 const maxBatch = 256
@@ -38,7 +42,7 @@ type Config struct {
 	Sinks []Sink
 }
 
-// A Log is an open audit log, which one process has to itself. Its methods may be
+// A Log is an open audit log, which it has to itself. Its methods may be
 // called by many goroutines at once.
 type Log struct {
 	config  Config
@@ -78,6 +82,9 @@ func Open(config Config) (*Log, error) {
 
 // resume opens the file at the end of the chain.
 func (l *Log) resume() (err error) {
+	if err := l.openFile(); err != nil {
+		return err
+	}
 	if err := cutTornLine(l.config.Path); err != nil {
 		return err
 	}
@@ -95,12 +102,18 @@ func (l *Log) resume() (err error) {
 			return fmt.Errorf("%s: %w", filepath.Base(file), err)
 		}
 	}
-	return l.openFile()
+	l.size, err = l.file.Seek(0, io.SeekEnd)
+	return err
 }
 
+// openFile opens the file or makes it, and locks it: two that write would each
+// break the chain of the other.
 func (l *Log) openFile() (err error) {
 	if l.file, err = os.OpenFile(l.config.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
 		return err
+	}
+	if err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrInUse, l.config.Path, err)
 	}
 	if l.size, err = l.file.Seek(0, io.SeekEnd); err != nil {
 		return err

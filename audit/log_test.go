@@ -155,6 +155,27 @@ func TestConcurrentEntries(t *testing.T) {
 	}
 }
 
+// TestLogHasItsFileToItself keeps a second writer, as a MAF that names the file of
+// its MEF, from forking the chain, after a rotation too.
+func TestLogHasItsFileToItself(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	log := open(t, audit.Config{Path: path, MaxSize: 1})
+	for range 2 {
+		if _, err := audit.Open(audit.Config{Path: path}); !errors.Is(err, audit.ErrInUse) {
+			t.Errorf("opened twice: %v", err)
+		}
+		for range 2 {
+			must(t, log.Record(t.Context(), audit.Entry{Kind: audit.KindStarted}))
+		}
+	}
+	must(t, log.Close())
+	must(t, open(t, audit.Config{Path: path}).Record(t.Context(), audit.Entry{Kind: audit.KindStarted}))
+	if head, err := audit.Verify(path, audit.Head{}, audit.Head{}, nil); err != nil || head.Seq != 5 {
+		t.Error(head, err)
+	}
+}
+
 func TestSyslog(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "log")
