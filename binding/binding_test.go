@@ -41,6 +41,8 @@ func fetch(_ context.Context, s *muster.Session, r binding.FetchRequest) (bindin
 	switch {
 	case r.From != s.Peer.Name.Text:
 		return binding.Credential{}, muster.Refuse(muster.CodeOriginMismatch, "%s is not %s", r.From, s.Peer.Name)
+	case strings.HasPrefix(r.KeID.String(), "EE"):
+		return binding.Credential{}, muster.Refuse(muster.CodeBusy, "at work")
 	case r.KeID.String() != testKeID:
 		return binding.Credential{}, muster.Refuse(muster.CodeKeyUnknown, "no key %s", r.KeID)
 	case r.SUID != muster.SUIDForMAF:
@@ -203,6 +205,14 @@ func TestFetchOnTheWire(t *testing.T) {
 	response, body := newWorld(t).raw(t, "GET /fetchCredentials/"+testKeID+"/21 HTTP/1.1\r\nHost: mef.example.org\r\nX-M2M-Origin: "+testMAF+"\r\nX-M2M-RI: 1\r\n\r\n")
 	const want = `{"Status":true,"Credential":"a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=","EnroleeID":"//sp.example.org/cse1/C1","Lifetime":3600}`
 	if body != want || response.StatusCode != 200 || response.Header.Get("Cache-Control") != "no-store" || response.Header.Get("X-M2M-RSC") != "2000" {
+		t.Errorf("%d %v %s", response.StatusCode, response.Header, body)
+	}
+}
+
+func TestFetchFromABusyFunction(t *testing.T) {
+	t.Parallel()
+	response, body := newWorld(t).raw(t, "GET /fetchCredentials/EE"+testKeID[2:]+"/21 HTTP/1.1\r\nHost: mef.example.org\r\nX-M2M-Origin: "+testMAF+"\r\nX-M2M-RI: 1\r\n\r\n")
+	if response.StatusCode != 504 || response.Header.Get("Retry-After") != "3" {
 		t.Errorf("%d %v %s", response.StatusCode, response.Header, body)
 	}
 }

@@ -227,6 +227,10 @@ func (a *answer) response(requestID string) (*primitive.Response, error) {
 		return nil, errors.New("the answer is for another request")
 	}
 	r := &primitive.Response{Status: a.status(), RequestID: requestID, ReleaseVersion: a.header.Get(headerReleaseVersion)}
+	// The form with a date is not read: it takes two clocks that agree.
+	if seconds, err := strconv.ParseUint(a.header.Get("Retry-After"), 10, 32); err == nil && a.code >= 400 {
+		r.RetryAfter = time.Duration(seconds) * time.Second
+	}
 	if location := a.header.Get("Content-Location"); location != "" {
 		u, err := url.Parse(location)
 		if err != nil {

@@ -28,8 +28,11 @@ func mirror(_ context.Context, s *muster.Session, r *primitive.Request) (*primit
 	if _, err := fmt.Sscanf(r.To, "-/%d", &code); err == nil {
 		return nil, &primitive.Error{Status: primitive.Status(code), Detail: "as asked: \u00e4 <&>"}
 	}
-	if r.To == "-/fault" {
+	switch r.To {
+	case "-/fault":
 		return nil, errors.New("secret cause")
+	case "-/busy":
+		return nil, muster.Refuse(muster.CodeBusy, "secret cause")
 	}
 	seen := primitive.Object{
 		"peer": s.Peer.PSKIdentity, "op": int64(r.Operation), "to": r.To, "fr": r.From, "ty": int64(r.ResourceType), "rcn": int64(r.ResultContent),
@@ -112,6 +115,7 @@ func sameRequests() map[string]primitive.Request {
 		"expired":        {Operation: primitive.Retrieve, To: "-/x", RequestExpiration: primitive.Moment{Time: now.Add(-time.Hour)}},
 		"later":          {Operation: primitive.Retrieve, To: "-/x", OperationExecution: primitive.Moment{Time: now.Add(time.Hour)}},
 		"other release":  {Operation: primitive.Retrieve, To: "-/x", ReleaseVersion: "9"},
+		"busy":           {Operation: primitive.Retrieve, To: "-/busy"},
 		"fault":          {Operation: primitive.Retrieve, To: "-/fault"},
 	}
 	for status := range primitive.Statuses() {
@@ -123,7 +127,7 @@ func sameRequests() map[string]primitive.Request {
 }
 
 // The same request gets the same response over every binding, in every coding. A
-// response coded as a whole has no Location.
+// response coded as a whole has no Location, and does not say when to come back.
 func TestOneDispatcher(t *testing.T) {
 	t.Parallel()
 	all := map[string]way{}
@@ -148,7 +152,10 @@ func TestOneDispatcher(t *testing.T) {
 			}
 			want := *direct
 			if strings.HasPrefix(by, "WebSocket") {
-				want.Location = ""
+				want.Location, want.RetryAfter = "", 0
+			}
+			if got.RetryAfter != want.RetryAfter || want.RetryAfter != 0 && (name != "busy" || want.RetryAfter < 2*time.Second || want.RetryAfter > 5*time.Second) {
+				t.Errorf("%s over %s: to come back after %v, want %v", name, by, got.RetryAfter, want.RetryAfter)
 			}
 			if got.Status != want.Status || got.RequestID != want.RequestID || got.ReleaseVersion != want.ReleaseVersion || got.Location != want.Location {
 				t.Errorf("%s over %s: %v\nwant %v", name, by, got, &want)

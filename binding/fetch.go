@@ -60,9 +60,10 @@ func fetchPath(r *http.Request) (keID, suid string, ok bool) {
 func (s *Server) serveFetch(ctx context.Context, w http.ResponseWriter, r *http.Request, session *muster.Session, keID, suid string) {
 	credential, err := s.fetch(ctx, r, session, keID, suid)
 	message := credentialMessage{Status: true, EnroleeID: credential.EnroleeID.String(), Lifetime: int64(credential.Lifetime / time.Second)}
-	status := primitive.OK
+	status, retryAfter := primitive.OK, time.Duration(0)
 	if err != nil {
-		status = primitive.StatusOf(err)
+		refusal := primitive.ErrorOf(err)
+		status, retryAfter = refusal.Status, refusal.RetryAfter
 		message = credentialMessage{ErrorString: failureText(status)}
 	} else {
 		message.Credential = credential.Km.Reveal()
@@ -80,6 +81,7 @@ func (s *Server) serveFetch(ctx context.Context, w http.ResponseWriter, r *http.
 	if id := r.Header.Get(headerRequestID); primitive.CheckIdentifier(headerRequestID, id) == nil {
 		h.Set(headerRequestID, id)
 	}
+	setRetryAfter(h, retryAfter)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(HTTPStatus(status))
 	_, _ = w.Write(body) // a peer that is gone needs no answer

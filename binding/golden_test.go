@@ -56,6 +56,7 @@ func TestGoldenRefusals(t *testing.T) {
 		{"4015: content of another type", "PUT", "/-/x", "text/plain", "", 0, none, put, "x"},
 		{"5207: an answer of another type is wanted", "GET", "/-/x", "", "text/html", none, 0, get, ""},
 		{"4000: content that cannot be read", "PUT", "/-/x", jsonType, "", jsonFormat, none, put, "{"},
+		{"4008: the function is busy", "GET", "/-/busy", "", "", none, none, get, ""},
 		{"5000: a fault of the function", "GET", "/-/fault", "", "", none, none, get, ""},
 	}
 	for _, status := range slices.Sorted(maps.Keys(primitive.Statuses())) {

@@ -276,12 +276,19 @@ func writeResponse(w http.ResponseWriter, r *primitive.Response, format primitiv
 	if r.Status == primitive.OperationNotAllowed {
 		h.Set("Allow", "GET, POST, PUT, DELETE")
 	}
+	setRetryAfter(h, r.RetryAfter)
 	if len(body) > 0 {
 		h.Set("Content-Type", media)
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(HTTPStatus(r.Status))
 	_, _ = w.Write(body) // a peer that is gone needs no answer
+}
+
+func setRetryAfter(h http.Header, wait time.Duration) {
+	if wait > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(wait/time.Second)))
+	}
 }
 
 func setHeader(h http.Header, name, value string) {

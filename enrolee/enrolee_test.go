@@ -149,6 +149,9 @@ func (c *conn) Do(_ context.Context, r *primitive.Request) (*primitive.Response,
 	if r.Operation != primitive.Create {
 		return &primitive.Response{Status: primitive.NotFound}, nil // any answer will do
 	}
+	if c.w.clientID == "busy" {
+		return &primitive.Response{Status: primitive.RequestTimeout, RetryAfter: c.w.retryAfter}, nil
+	}
 	if c.w.clientID == "refuse" {
 		return &primitive.Response{Status: primitive.OriginatorHasNoPrivilege}, nil
 	}
@@ -332,6 +335,16 @@ func TestMaintainBacksOff(t *testing.T) {
 			t.Errorf("asked to wait a minute, waits %s", e.Wait)
 		}
 	})
+	w = newWorld()
+	w.clientID, w.chance = "busy", 0
+	for asked, want := range map[time.Duration]time.Duration{3 * time.Second: 3 * time.Second, 1000 * time.Hour: time.Hour} {
+		w.retryAfter = asked
+		maintain(t, w, 1, func(_ int, e enrolee.Event) {
+			if e.Wait != want {
+				t.Errorf("asked by a refusal to wait %s, waits %s: %v", asked, e.Wait, e.Err)
+			}
+		})
+	}
 }
 
 func TestMaintainEnrolsAgainWhenTheNewCredentialFails(t *testing.T) {

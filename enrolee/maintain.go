@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"muster/primitive"
 )
 
 // Back-off between attempts: full jitter, so that devices that lost power
@@ -23,6 +25,10 @@ const (
 	maxPatience       = 8
 )
 
+// maxAsked bounds what the other side may ask for: a slip of it must not put a
+// device away for good.
+const maxAsked = time.Hour
+
 // hasty is a time until the next renewal that only a MAF with a wrong clock or
 // without good will causes. The Enrolee then waits longer each time.
 const hasty = 10 * time.Second
@@ -31,8 +37,8 @@ const hasty = 10 * time.Second
 // then the MAF may have retired its KeID, or the MEF's key have expired.
 const unproved = time.Hour
 
-// A RetryError is an error with the time for which the other side asked to be
-// left alone.
+// A RetryError is an error of a Dialer with the time for which the other side asked
+// to be left alone. In an answer that is the RetryAfter of a primitive.Error.
 type RetryError struct {
 	After time.Duration
 	Err   error
@@ -194,10 +200,13 @@ func (e *Enrolee) untilRenewal(c Credential) time.Duration {
 // one more.
 func (e *Enrolee) backoff(failures int, err error) time.Duration {
 	wait := time.Duration(e.config.Rand() * float64(backoffCeiling(failures)))
-	if retry, ok := errors.AsType[*RetryError](err); ok {
-		wait += retry.After
+	var asked time.Duration
+	if refusal, ok := errors.AsType[*primitive.Error](err); ok {
+		asked = refusal.RetryAfter
+	} else if retry, ok := errors.AsType[*RetryError](err); ok {
+		asked = retry.After
 	}
-	return wait
+	return wait + min(asked, maxAsked)
 }
 
 func backoffCeiling(failures int) time.Duration {

@@ -119,7 +119,7 @@ func eachParameter(o Object, set func(name string, value any) error) error {
 }
 
 func parameterError(name, text string) *Error {
-	return &Error{BadRequest, fmt.Sprintf("parameter %.40q %s", name, text)}
+	return &Error{Status: BadRequest, Detail: fmt.Sprintf("parameter %.40q %s", name, text)}
 }
 
 func (r *Request) set(name string, value any) (err error) {
@@ -170,7 +170,7 @@ func (r *Request) set(name string, value any) (err error) {
 
 // unsupported names a parameter that exists in oneM2M and not here.
 func unsupported(name string) *Error {
-	return &Error{NotImplemented, fmt.Sprintf("parameter %q is not supported with this value", name)}
+	return &Error{Status: NotImplemented, Detail: fmt.Sprintf("parameter %q is not supported with this value", name)}
 }
 
 // SetQuery sets the parameter that a binding carries as a field of a URI's query

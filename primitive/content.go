@@ -89,7 +89,7 @@ func (c Content) Object() (Object, error) {
 	body := c.body.value()
 	switch {
 	case body == nil:
-		return nil, &Error{BadRequest, "there is no content"}
+		return nil, &Error{Status: BadRequest, Detail: "there is no content"}
 	case body.format == 0:
 		return body.object, nil
 	}
@@ -133,7 +133,7 @@ func (c Content) MarshalJSON() ([]byte, error) { return nil, ErrContentExposed }
 
 func decodeObject(f Format, octets []byte) (Object, error) {
 	if len(octets) > MaxContent {
-		return nil, &Error{BadRequest, fmt.Sprintf("the content exceeds %d octets", MaxContent)}
+		return nil, &Error{Status: BadRequest, Detail: fmt.Sprintf("the content exceeds %d octets", MaxContent)}
 	}
 	var o Object
 	var err error
@@ -146,7 +146,7 @@ func decodeObject(f Format, octets []byte) (Object, error) {
 		return nil, fmt.Errorf("no coding is called %v", f)
 	}
 	if err != nil {
-		return nil, &Error{BadRequest, fmt.Sprintf("the content is not an object in %v: %v", f, err)}
+		return nil, &Error{Status: BadRequest, Detail: fmt.Sprintf("the content is not an object in %v: %v", f, err)}
 	}
 	return o, nil
 }

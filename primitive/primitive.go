@@ -97,6 +97,8 @@ type Response struct {
 	// Location is the To by which a created resource is reached. The bindings
 	// carry it beside the content; a response coded as a whole does not have it.
 	Location string
+	// RetryAfter is that of the Error, and goes the way of Location.
+	RetryAfter time.Duration
 }
 
 // A Handler answers requests of an authenticated peer. It returns either a
@@ -137,7 +139,7 @@ func Serve(ctx context.Context, h Handler, s *muster.Session, r *Request, now ti
 // Fail returns the response to a request that failed with err.
 func Fail(err error) *Response {
 	refusal := ErrorOf(err)
-	response := &Response{Status: refusal.Status}
+	response := &Response{Status: refusal.Status, RetryAfter: refusal.RetryAfter}
 	if refusal.Detail != "" {
 		response.Content = NewContent(Object{memberDebug: refusal.Detail})
 	}
@@ -162,27 +164,36 @@ func (r *Response) Detail() string {
 	return detail
 }
 
+// Err returns the failure that a response reports, which is an *Error, and nil if
+// it reports none.
+func (r *Response) Err() error {
+	if r.Status.Success() {
+		return nil
+	}
+	return &Error{Status: r.Status, Detail: r.Detail(), RetryAfter: r.RetryAfter}
+}
+
 // Versions returns the release versions that the interfaces exist in.
 func Versions() []string { return []string{"2a", "3", "4", "5"} }
 
 func (r *Request) admissible(now time.Time) error {
 	switch {
 	case r.RequestID == "":
-		return &Error{BadRequest, "the Request Identifier is missing"}
+		return &Error{Status: BadRequest, Detail: "the Request Identifier is missing"}
 	case r.To == "":
-		return &Error{BadRequest, "the To parameter is missing"}
+		return &Error{Status: BadRequest, Detail: "the To parameter is missing"}
 	case r.Operation < Create || r.Operation > Notify:
-		return &Error{BadRequest, "the Operation is not one of 1 to 5"}
+		return &Error{Status: BadRequest, Detail: "the Operation is not one of 1 to 5"}
 	case r.Operation == Create && r.ResourceType == 0:
-		return &Error{BadRequest, "the Resource Type is missing"}
+		return &Error{Status: BadRequest, Detail: "the Resource Type is missing"}
 	case r.Operation != Create && r.ResourceType != 0:
-		return &Error{BadRequest, "the Resource Type is for create only"}
+		return &Error{Status: BadRequest, Detail: "the Resource Type is for create only"}
 	case !supported(r.ReleaseVersion):
-		return &Error{ReleaseVersionNotSupported, ""}
+		return &Error{Status: ReleaseVersionNotSupported}
 	case r.RequestExpiration.Before(now), r.ResultExpiration.Before(now):
-		return &Error{RequestTimeout, "the request has expired"}
+		return &Error{Status: RequestTimeout, Detail: "the request has expired"}
 	case !r.OperationExecution.IsZero():
-		return &Error{NotImplemented, "the Operation Execution Time is not supported"}
+		return &Error{Status: NotImplemented, Detail: "the Operation Execution Time is not supported"}
 	}
 	return nil
 }

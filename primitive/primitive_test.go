@@ -84,7 +84,11 @@ func TestStatusOf(t *testing.T) {
 		muster.CodeRevoked:           primitive.InternalServerError,
 	} {
 		err := fmt.Errorf("outer: %w", muster.Refuse(code, "hidden"))
-		if got := primitive.ErrorOf(err); got != (primitive.Error{Status: want}) {
+		got := primitive.ErrorOf(err)
+		if busy := code == muster.CodeBusy; busy != (got.RetryAfter >= 2*time.Second && got.RetryAfter <= 5*time.Second) {
+			t.Errorf("%s: to be repeated after %v", code, got.RetryAfter)
+		}
+		if got.RetryAfter = 0; got != (primitive.Error{Status: want}) {
 			t.Errorf("%s: %+v, want %v without detail", code, got, want)
 		}
 	}

@@ -107,7 +107,7 @@ func (w *Wire) Decode(k Kind, op Operation, c Content) (*Resource, error) {
 		}
 	}
 	if op == Update && len(r.values()) == 0 {
-		return nil, &Error{BadRequest, "the update has no attribute"}
+		return nil, &Error{Status: BadRequest, Detail: "the update has no attribute"}
 	}
 	return r, nil
 }
@@ -124,13 +124,13 @@ func (w *Wire) decode(k Kind, c Content, strict bool) (*Resource, error) {
 		return nil, err
 	}
 	if len(o) != 1 {
-		return nil, &Error{BadRequest, "the content is not one resource"}
+		return nil, &Error{Status: BadRequest, Detail: "the content is not one resource"}
 	}
 	r := NewResource(k)
 	for root, value := range o {
 		members, ok := value.(Object)
 		if found, known := w.byRoot[root]; !known || found != k || !ok {
-			return nil, &Error{BadRequest, fmt.Sprintf("the content is not an object named %q", w.kinds[k].Root)}
+			return nil, &Error{Status: BadRequest, Detail: fmt.Sprintf("the content is not an object named %q", w.kinds[k].Root)}
 		}
 		if err := w.decodeAttributes(r, members, strict); err != nil {
 			return nil, err
@@ -168,7 +168,7 @@ func (w *Wire) decodeAttributes(r *Resource, members Object, strict bool) error 
 }
 
 func attributeError(a Attribute, format string, args ...any) *Error {
-	return &Error{BadRequest, fmt.Sprintf("attribute %.64q %s", string(a), fmt.Sprintf(format, args...))}
+	return &Error{Status: BadRequest, Detail: fmt.Sprintf("attribute %.64q %s", string(a), fmt.Sprintf(format, args...))}
 }
 
 // A ValueType is the type of an attribute's value.

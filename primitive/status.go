@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	"muster"
 )
@@ -83,7 +84,14 @@ func (s Status) String() string {
 type Error struct {
 	Status Status
 	Detail string
+	// RetryAfter, unless zero, is how long the peer is to wait before it asks
+	// again, in whole seconds.
+	RetryAfter time.Duration
 }
+
+// busyTime is for how long a busy function asks to be left alone: a few seconds see
+// a queue emptied or a database fail over, and the peers add their own jitter.
+const busyTime = 3 * time.Second
 
 // Error returns the status and the detail.
 func (e *Error) Error() string {
@@ -102,12 +110,17 @@ func (e *Error) Error() string {
 func StatusOf(err error) Status { return ErrorOf(err).Status }
 
 // ErrorOf returns what the peer learns of err: the Error in its tree, or the
-// status of StatusOf without a detail.
+// status of StatusOf without a detail. A refusal because the function is busy says
+// when to come back.
 func ErrorOf(err error) Error {
 	if refusal, ok := errors.AsType[*Error](err); ok {
 		return *refusal
 	}
-	if code := muster.CodeOf(err); code != "" {
+	switch code := muster.CodeOf(err); code {
+	case "":
+	case muster.CodeBusy:
+		return Error{Status: statusOfCode(code), RetryAfter: busyTime}
+	default:
 		return Error{Status: statusOfCode(code)}
 	}
 	switch {

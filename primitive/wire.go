@@ -292,11 +292,11 @@ func PathTo(segments []string) (string, error) {
 	for _, segment := range segments {
 		size += len(segment) + 1
 		if segment == "" || strings.ContainsAny(segment, "/#?") {
-			return "", &Error{BadRequest, "the path has an empty segment or a separator in one"}
+			return "", &Error{Status: BadRequest, Detail: "the path has an empty segment or a separator in one"}
 		}
 	}
 	if size > MaxIdentifier {
-		return "", &Error{BadRequest, fmt.Sprintf("the path exceeds %d octets", MaxIdentifier)}
+		return "", &Error{Status: BadRequest, Detail: fmt.Sprintf("the path exceeds %d octets", MaxIdentifier)}
 	}
 	if len(segments) > 0 {
 		switch segments[0] {

@@ -44,8 +44,8 @@ func CreateRegistration(wire *primitive.Wire, party Party, requestID string, r C
 // ParseRegistration returns the registration in a function's answer. An answer
 // that reports a failure is returned as a *primitive.Error.
 func ParseRegistration(wire *primitive.Wire, party Party, response *primitive.Response) (ClientRegistration, error) {
-	if !response.Status.Success() {
-		return ClientRegistration{}, &primitive.Error{Status: response.Status, Detail: response.Detail()}
+	if err := response.Err(); err != nil {
+		return ClientRegistration{}, err
 	}
 	resource, err := wire.DecodeRepresentation(party.Registration, response.Content)
 	if err != nil {

@@ -112,8 +112,8 @@ func (s *Service) noMore() (Command, error) {
 // failure is returned as a *primitive.Error. A command whose arguments cannot be
 // read comes with its identifier and an error that wraps ErrArguments.
 func ParseCommand(wire *primitive.Wire, response *primitive.Response) (Command, error) {
-	if !response.Status.Success() {
-		return Command{}, &primitive.Error{Status: response.Status, Detail: response.Detail()}
+	if err := response.Err(); err != nil {
+		return Command{}, err
 	}
 	resource, err := wire.DecodeRepresentation(primitive.KindMEFClientCmd, response.Content)
 	if err != nil {

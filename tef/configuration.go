@@ -124,8 +124,8 @@ func texts(list []string) []any {
 // ParseConfiguration returns the client configuration in a function's answer. An
 // answer that reports a failure is returned as a *primitive.Error.
 func ParseConfiguration(wire *primitive.Wire, response *primitive.Response) (ClientConfiguration, error) {
-	if !response.Status.Success() {
-		return ClientConfiguration{}, &primitive.Error{Status: response.Status, Detail: response.Detail()}
+	if err := response.Err(); err != nil {
+		return ClientConfiguration{}, err
 	}
 	resource, err := wire.DecodeRepresentation(primitive.KindClientCfg, response.Content)
 	if err != nil {

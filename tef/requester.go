@@ -104,10 +104,10 @@ func (q *Requester) Deregister(ctx context.Context, id string) error {
 
 func (q *Requester) remove(ctx context.Context, id string) error {
 	response, err := q.Doer.Do(ctx, q.request(primitive.Delete, id))
-	if err == nil && !response.Status.Success() {
-		err = &primitive.Error{Status: response.Status, Detail: response.Detail()}
+	if err != nil {
+		return err
 	}
-	return err
+	return response.Err()
 }
 
 // Configuration returns what the stakeholder of a registration wants of the client.
@@ -226,8 +226,8 @@ func (q *Requester) ReportCommand(ctx context.Context, registrationID, id string
 // itself if the answer has it. An answer that reports a failure is returned as a
 // *primitive.Error. No error shows a key.
 func ParseKey(wire *primitive.Wire, function muster.FQDN, response *primitive.Response) (KeyRegistration, error) {
-	if !response.Status.Success() {
-		return KeyRegistration{}, &primitive.Error{Status: response.Status, Detail: response.Detail()}
+	if err := response.Err(); err != nil {
+		return KeyRegistration{}, err
 	}
 	resource, err := wire.DecodeRepresentation(primitive.KindSymmKeyReg, response.Content)
 	if err != nil {

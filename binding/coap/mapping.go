@@ -187,7 +187,7 @@ func negotiate(o Options) (f primitive.Format, ok bool) {
 
 // writeResponse maps a response primitive to a message without type, identifier
 // and token. No answer may be cached: each is for one peer only, and some carry
-// keys.
+// keys. The Max-Age of one that is busy is when to ask again (RFC 7252 5.9.3.4).
 func writeResponse(r *primitive.Response, op primitive.Operation, f primitive.Format) *Message {
 	payload, err := r.Content.Encode(f)
 	if err != nil {
@@ -195,7 +195,7 @@ func writeResponse(r *primitive.Response, op primitive.Operation, f primitive.Fo
 		payload = nil
 	}
 	m := &Message{Code: CodeOf(r.Status, op), Payload: payload}
-	m.Options.AddUint(OptionMaxAge, 0)
+	m.Options.AddUint(OptionMaxAge, uint32(r.RetryAfter/time.Second))
 	m.Options.AddUint(OptionRSC, uint32(r.Status))
 	addText(&m.Options, OptionRQI, r.RequestID)
 	addText(&m.Options, OptionRVI, r.ReleaseVersion)
@@ -298,6 +298,9 @@ func readResponse(m *Message, requestID string) (*primitive.Response, error) {
 	r := &primitive.Response{Status: primitive.Status(status), RequestID: requestID}
 	if v, ok := m.Options.Get(OptionRVI); ok {
 		r.ReleaseVersion = string(v)
+	}
+	if seconds, ok := m.Options.Uint(OptionMaxAge); ok && m.Code.class() == classServerError {
+		r.RetryAfter = time.Duration(seconds) * time.Second
 	}
 	var err error
 	if location := m.Options.Texts(OptionLocationPath); len(location) > 0 {

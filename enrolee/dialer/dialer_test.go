@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"testing"
 
@@ -28,8 +29,11 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// answer is the handler of all servers: it says who asked.
-func answer(_ context.Context, s *muster.Session, _ *primitive.Request) (*primitive.Response, error) {
+// answer is the handler of all servers: it says who asked, or that it is busy.
+func answer(_ context.Context, s *muster.Session, r *primitive.Request) (*primitive.Response, error) {
+	if r.To == "-/busy" {
+		return nil, muster.Refuse(muster.CodeBusy, "at work")
+	}
 	who := s.Peer.PSKIdentity
 	if who == "" {
 		who = s.Peer.Name.Text
@@ -159,6 +163,10 @@ func TestMEF(t *testing.T) {
 				if who := ask(t, conn); who != mustertest.DeviceName(t, 1).Text {
 					t.Errorf("the MEF saw %s", who)
 				}
+			}
+			busy := must(conn.Do(t.Context(), &primitive.Request{Operation: primitive.Retrieve, To: "-/busy", From: "x", RequestID: "1"}))
+			if refusal, ok := errors.AsType[*primitive.Error](busy.Err()); !ok || refusal.Status != primitive.RequestTimeout || refusal.RetryAfter == 0 {
+				t.Errorf("the MEF that is busy says %v", busy)
 			}
 			if err := conn.Close(); err != nil {
 				t.Error(err)
