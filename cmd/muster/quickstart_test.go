@@ -12,6 +12,9 @@ import (
 // TestQuickstart runs the blocks of docs/quickstart.md in one shell, but for the
 // one that builds this program, and on ports of its own.
 func TestQuickstart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the program some twenty times")
+	}
 	page, err := os.ReadFile("../../docs/quickstart.md")
 	if err != nil {
 		t.Fatal(err)
