@@ -122,32 +122,39 @@ func (c *Client) Do(ctx context.Context, p *primitive.Request) (*primitive.Respo
 	if request.ReleaseVersion == "" {
 		request.ReleaseVersion = c.config.Version
 	}
-	method, err := methodOf(request.Operation)
+	method, path, h, body, err := writeRequest(&request, c.config.Format)
 	if err != nil {
 		return nil, err
-	}
-	body, err := request.Content.Encode(c.config.Format)
-	if err != nil {
-		return nil, err
-	}
-	h := http.Header{"Accept": {mediaOf(c.config.Format)}}
-	writeHeader(h, &request)
-	if len(body) > 0 || request.ResourceType != 0 {
-		media := mediaOf(c.config.Format)
-		if request.ResourceType != 0 {
-			media += ";ty=" + strconv.Itoa(request.ResourceType)
-		}
-		h.Set("Content-Type", media)
-	}
-	path := escapedPath(request.To)
-	if query := request.Query(); len(query) > 0 {
-		path += "?" + strings.Join(query, "&")
 	}
 	answer, err := c.roundTrip(ctx, method, path, h, body)
 	if err != nil {
 		return nil, err
 	}
 	return answer.response(request.RequestID)
+}
+
+// writeRequest maps a request primitive to the parts of an HTTP request.
+func writeRequest(r *primitive.Request, f primitive.Format) (method, path string, h http.Header, body []byte, err error) {
+	if method, err = methodOf(r.Operation); err != nil {
+		return "", "", nil, nil, err
+	}
+	if body, err = r.Content.Encode(f); err != nil {
+		return "", "", nil, nil, err
+	}
+	h = http.Header{"Accept": {mediaOf(f)}}
+	writeHeader(h, r)
+	if len(body) > 0 || r.ResourceType != 0 {
+		media := mediaOf(f)
+		if r.ResourceType != 0 {
+			media += ";ty=" + strconv.Itoa(r.ResourceType)
+		}
+		h.Set("Content-Type", media)
+	}
+	path = escapedPath(r.To)
+	if query := r.Query(); len(query) > 0 {
+		path += "?" + strings.Join(query, "&")
+	}
+	return method, path, h, body, nil
 }
 
 func mediaOf(f primitive.Format) string {
