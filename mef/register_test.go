@@ -284,6 +284,39 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// Of a verdict on an Enrolee and one on its name, the one that withholds more holds
+// for the keys that are stored.
+func TestSternerVerdictHolds(t *testing.T) {
+	name := mustertest.DeviceName(t, 1)
+	first := newScene(t, nil)
+	earlier, later := first.now.Add(-time.Hour), first.now.Add(time.Hour)
+	for what, tt := range map[string]struct {
+		onEnrolee, onName mef.Verdict
+		want              muster.Code
+	}{
+		"evicted earlier, its name banned":        {mef.Verdict{Sentence: mef.SentenceEvict, Before: earlier}, mef.Verdict{Sentence: mef.SentenceBan}, muster.CodeKeyUnknown},
+		"evicted earlier, its name suspended":     {mef.Verdict{Sentence: mef.SentenceEvict, Before: earlier}, mef.Verdict{Sentence: mef.SentenceSuspend}, muster.CodeKeyUnknown},
+		"evicted earlier, its name evicted later": {mef.Verdict{Sentence: mef.SentenceEvict, Before: earlier}, mef.Verdict{Sentence: mef.SentenceEvict, Before: later}, muster.CodeKeyUnknown},
+		"evicted later, its name evicted earlier": {mef.Verdict{Sentence: mef.SentenceEvict, Before: later}, mef.Verdict{Sentence: mef.SentenceEvict, Before: earlier}, muster.CodeKeyUnknown},
+		"banned, its name evicted earlier":        {mef.Verdict{Sentence: mef.SentenceBan}, mef.Verdict{Sentence: mef.SentenceEvict, Before: earlier}, muster.CodeKeyUnknown},
+		"evicted earlier, and so its name":        {mef.Verdict{Sentence: mef.SentenceEvict, Before: earlier}, mef.Verdict{Sentence: mef.SentenceEvict, Before: earlier}, ""},
+	} {
+		s := newScene(t, func(s *scene) { s.pki, s.config = first.pki, first.config })
+		enrolment := must(s.function.Established(t.Context(), s.session(t, s.pki.Enrolee(t, name), "a"), s.now))
+		maf := s.session(t, s.pki.Function(t, "maf.example.com"), "m")
+		tt.onEnrolee.EnroleeID, tt.onName.Name = enrolment.EnroleeID, name
+		rules := s.config.Rules
+		rules.Verdicts = []mef.Verdict{tt.onEnrolee, tt.onName}
+		if err := s.function.Replace(rules); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.function.FetchCredential(t.Context(), maf, "", enrolment.KeID, muster.SUIDForMAF, s.now)
+		if got := muster.CodeOf(err); got != tt.want {
+			t.Errorf("%s: %q (%v), want %q", what, got, err, tt.want)
+		}
+	}
+}
+
 func TestContradictoryVerdicts(t *testing.T) {
 	s := newScene(t, nil)
 	id := enroleeID("one")

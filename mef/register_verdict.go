@@ -78,8 +78,8 @@ func newVerdicts(list []Verdict, r *register) (verdicts, error) {
 	return all, nil
 }
 
-// extend makes a verdict on a name one on the Enrolees that have it, unless
-// there is a verdict on them already.
+// extend makes a verdict on a name one on the Enrolees that have it, unless there
+// is one on them already that withholds as much.
 func (v verdicts) extend(verdict *Verdict, r *register) {
 	if verdict.Name.IsZero() {
 		return
@@ -88,10 +88,21 @@ func (v verdicts) extend(verdict *Verdict, r *register) {
 		if p.instruction == nil {
 			continue
 		}
-		if one, err := p.instruction.of(verdict.Name); err == nil && v[defendant{enrolee: one.EnroleeID}] == nil {
+		if one, err := p.instruction.of(verdict.Name); err == nil && verdict.sterner(v[defendant{enrolee: one.EnroleeID}]) {
 			v[defendant{enrolee: one.EnroleeID}] = verdict
 		}
 	}
+}
+
+// sterner reports whether v withholds keys that other, which may be nil, does not.
+func (v *Verdict) sterner(other *Verdict) bool {
+	switch {
+	case other == nil:
+		return true
+	case other.Sentence != SentenceEvict:
+		return false
+	}
+	return v.Sentence != SentenceEvict || other.Before.Before(v.Before)
 }
 
 // on returns a Refusal for a peer that is banned or suspended.
