@@ -102,6 +102,15 @@ func createFile(path string, octets []byte) (err error) {
 	return syncDir(filepath.Dir(path))
 }
 
+// ReplaceRoot gives the root key file next the name of the one at path, which is
+// gone then. Both files are in one folder, and the name is durable on return.
+func ReplaceRoot(next, path string) error {
+	if err := os.Rename(next, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 // syncDir makes the names in a folder durable.
 func syncDir(path string) error {
 	dir, err := os.Open(path)

@@ -136,10 +136,13 @@ func vacuum(ctx context.Context, path, to string) (err error) {
 }
 
 // place lets write fill an empty file of mode 0600 beside path, makes it durable
-// and gives it its name, which must be free.
+// and gives it its name, which must be free, as must those of its write-ahead log.
 func place(path string, write func(draft string) error) (err error) {
-	if _, err := os.Lstat(path); err == nil {
-		return &os.PathError{Op: "create", Path: path, Err: os.ErrExist}
+	// What is left of a write-ahead log would be taken for the new file's.
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if _, err := os.Lstat(path + suffix); err == nil {
+			return &os.PathError{Op: "create", Path: path + suffix, Err: os.ErrExist}
+		}
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return err

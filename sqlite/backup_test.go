@@ -137,6 +137,14 @@ func TestRestoreRevivesNothing(t *testing.T) {
 		t.Fatalf("over the database: %v", err)
 	}
 
+	leftover := filepath.Join(t.TempDir(), "left.db")
+	if err := os.WriteFile(leftover+"-wal", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := sqlite.Restore(t.Context(), backup, leftover, sealer(t), false); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("beside the log of another database: %v", err)
+	}
+
 	for _, keep := range []bool{false, true} {
 		path := filepath.Join(t.TempDir(), "restored.db")
 		w, _, err := sqlite.Restore(t.Context(), backup, path, sealer(t), keep)

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -149,12 +147,6 @@ one.`,
 			if err != nil {
 				return err
 			}
-			// What is left of a write-ahead log would be taken for the new file's.
-			for _, suffix := range []string{"-wal", "-shm"} {
-				if _, err := os.Lstat(config.Path + suffix); err == nil {
-					return configErrorf("store: %s is there: move it away with the store that it belongs to", config.Path+suffix)
-				}
-			}
 			w, _, err := sqlite.Restore(cmd.Context(), args[0], config.Path, sealer, acceptOlder)
 			if err != nil {
 				return refuseFile(err)
@@ -214,12 +206,8 @@ func rotateRoot(ctx context.Context, config storeConfig) (int, error) {
 	if err != nil {
 		return 0, refuseFile(err)
 	}
-	if err := os.Rename(next, config.RootKey); err != nil {
+	if err := seal.ReplaceRoot(next, config.RootKey); err != nil {
 		return 0, configErrorf("store: %w", err)
 	}
-	folder, err := os.Open(filepath.Dir(config.RootKey))
-	if err != nil {
-		return 0, configErrorf("store: %w", err)
-	}
-	return n, errors.Join(folder.Sync(), folder.Close())
+	return n, nil
 }
