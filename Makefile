@@ -1,7 +1,21 @@
 # What is shipped.
 
-.PHONY: build
+# VERSION is that of the release, without v.
+VERSION ?= 0.0.0
+
+.PHONY: build manual completions
 
 # The same sources and the same Go give the same octets, in whatever folder.
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags=-buildid= -o dist/muster ./cmd/muster
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.release=$(VERSION)" -o dist/muster ./cmd/muster
+
+manual: build
+	rm -rf dist/man
+	dist/muster man dist/man
+	gzip -9n dist/man/*.1
+
+completions: build
+	mkdir -p dist/completions
+	dist/muster completion bash >dist/completions/muster
+	dist/muster completion zsh >dist/completions/_muster
+	dist/muster completion fish >dist/completions/muster.fish

@@ -133,6 +133,7 @@ var libraryRooms = map[string]string{
 	"github.com/coder/websocket":          "binding/websocket",
 	"github.com/fxamacker/cbor/v2":        "primitive",
 	"github.com/spf13/cobra":              "cmd/muster",
+	"github.com/spf13/pflag":              "cmd/muster",
 	"go.yaml.in/yaml/v3":                  "cmd/muster",
 	"github.com/ThalesGroup/crypto11":     "cmd/muster",
 	"github.com/prometheus/client_golang": "metrics",

@@ -80,6 +80,7 @@ const (
 	CodeBusy                   Code = "busy"
 	CodeStoreFailed            Code = "store-failed"
 	CodeStoreDamaged           Code = "store-damaged"
+	CodeAuditBroken            Code = "audit-broken"
 )
 
 // The codes for keys and procedures.
@@ -166,6 +167,7 @@ func Codes() []CodeMeaning {
 		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
 		{CodeStoreFailed, "what is answered is durable first", "see the detail: space, mount and health of the store's disk; the peer may try again"},
 		{CodeStoreDamaged, "a store holds what was written to it", "restore the newest backup that muster store check finds sound"},
+		{CodeAuditBroken, "an audit log holds what was written to it, in its order and without a gap", "keep the log as evidence and find out who changed it; give audit.file another name to start again"},
 		{CodeAlreadyExported, "a session yields one key for a label", "open a new session"},
 		{CodeKeyUnknown, "the key identifier is known here or at its MEF", "enrol again"},
 		{CodeKeyRetired, "a KeID is not used after its KmID", "use the KmID of the registration, or enrol again"},

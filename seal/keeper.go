@@ -41,12 +41,12 @@ func CreateKeptRoot(ctx context.Context, path string, random io.Reader, keeper K
 
 // ReadKeptRoot reads what CreateKeptRoot has written.
 func ReadKeptRoot(ctx context.Context, path string, keeper Keeper) (*Root, error) {
-	text, err := readFile(path, maxKeptFile)
+	text, err := ReadSecret(path, maxKeptFile)
 	if err != nil {
 		return nil, err
 	}
 	if len(text) > maxKeptFile {
-		return nil, fmt.Errorf("%w: %s has more than %d octets", ErrRootFile, path, maxKeptFile)
+		return nil, fmt.Errorf("%w: %s has more than %d octets", ErrSecretFile, path, maxKeptFile)
 	}
 	octets, err := keeper.Decrypt(ctx, string(bytes.TrimSpace(text)))
 	if err != nil {
@@ -55,7 +55,7 @@ func ReadKeptRoot(ctx context.Context, path string, keeper Keeper) (*Root, error
 	defer clear(octets)
 	root, err := NewRoot(octets)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrRootFile, path, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrSecretFile, path, err)
 	}
 	return root, nil
 }

@@ -25,9 +25,9 @@ const maxRootFile = 44 + 2
 
 const rootIDSize = 8
 
-// ErrRootFile is wrapped by the errors about a root key file that is there but
-// cannot be trusted or understood.
-var ErrRootFile = errors.New("unusable root key file")
+// ErrSecretFile is wrapped by the errors about a file of a secret, as of a root
+// key, that is there but cannot be trusted or understood.
+var ErrSecretFile = errors.New("unusable secret file")
 
 // A Root is a root key-encryption key. It wraps data keys and nothing else. A
 // Root may be used by many goroutines at once.
@@ -122,24 +122,24 @@ func syncDir(path string) error {
 
 // ReadRoot reads a root key file: 32 octets, as they are or in base64. It must be
 // a regular file that only its owner can read (mode 0400 or 0600), or one that
-// systemd has loaded as a credential, else the error wraps ErrRootFile.
+// systemd has loaded as a credential, else the error wraps ErrSecretFile.
 func ReadRoot(path string) (*Root, error) {
-	octets, err := readFile(path, maxRootFile)
+	octets, err := ReadSecret(path, maxRootFile)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(octets)
 	key, err := parseRoot(octets)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrRootFile, path, err)
+		return nil, fmt.Errorf("%w: %s %w", ErrSecretFile, path, err)
 	}
 	defer clear(key)
 	return NewRoot(key)
 }
 
-// readFile reads at most limit octets and one more of a file that only its owner
-// can read.
-func readFile(path string, limit int64) ([]byte, error) {
+// ReadSecret reads at most limit octets, and one more of a longer file. It must be
+// a file such as ReadRoot reads, else the error wraps ErrSecretFile.
+func ReadSecret(path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -151,10 +151,10 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a regular file", ErrRootFile, path)
+		return nil, fmt.Errorf("%w: %s is not a regular file", ErrSecretFile, path)
 	}
 	if mode := info.Mode().Perm(); mode&^fs.FileMode(0o600) != 0 && !(mode == 0o440 && isCredential(path)) {
-		return nil, fmt.Errorf("%w: %s has mode %04o; chmod 0400 it, and replace the key if others could read it", ErrRootFile, path, mode)
+		return nil, fmt.Errorf("%w: %s has mode %04o; chmod 0400 it, and replace what it holds if others could read it", ErrSecretFile, path, mode)
 	}
 	return io.ReadAll(io.LimitReader(file, limit+1))
 }

@@ -246,14 +246,14 @@ func TestRootFileRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := seal.ReadRoot(path)
-		if !errors.Is(err, seal.ErrRootFile) {
-			t.Errorf("%s: %v, want ErrRootFile", name, err)
+		if !errors.Is(err, seal.ErrSecretFile) {
+			t.Errorf("%s: %v, want ErrSecretFile", name, err)
 		} else if file.octets != "" && strings.Contains(err.Error(), file.octets) {
 			t.Errorf("%s: the error tells the key: %v", name, err)
 		}
 	}
-	if _, err := seal.ReadRoot(dir); !errors.Is(err, seal.ErrRootFile) {
-		t.Errorf("a folder: %v, want ErrRootFile", err)
+	if _, err := seal.ReadRoot(dir); !errors.Is(err, seal.ErrSecretFile) {
+		t.Errorf("a folder: %v, want ErrSecretFile", err)
 	}
 	if _, err := seal.ReadRoot(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v, want ErrNotExist", err)
@@ -315,7 +315,7 @@ func FuzzReadRoot(f *testing.F) {
 		if err := os.WriteFile(path, octets, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := seal.ReadRoot(path); err != nil && !errors.Is(err, seal.ErrRootFile) {
+		if _, err := seal.ReadRoot(path); err != nil && !errors.Is(err, seal.ErrSecretFile) {
 			t.Errorf("ReadRoot of %x: %v", octets, err)
 		}
 		kept, err := seal.ReadKeptRoot(t.Context(), path, inHex{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -60,7 +61,9 @@ func (c auditConfig) open(writer muster.FQDN, log *slog.Logger) (*trail, error) 
 		config.Sinks = []audit.Sink{sink}
 	}
 	opened, err := audit.Open(config)
-	if err != nil {
+	if errors.Is(err, audit.ErrBroken) {
+		return nil, muster.Refuse(muster.CodeAuditBroken, "audit.file: %w", err)
+	} else if err != nil {
 		return nil, configErrorf("audit.file: %w", err)
 	}
 	t := &trail{log: opened, closed: c.FailClosed, errors: log}
@@ -229,8 +232,10 @@ that all holds, 3 that it does not.`,
 				visit = func(e audit.Entry) { _ = encoder.Encode(e) }
 			}
 			head, err := audit.Verify(args[0], start, pin, visit)
-			if err != nil {
-				return muster.Refuse(muster.CodeStoreDamaged, "%w", err)
+			if errors.Is(err, audit.ErrBroken) {
+				return muster.Refuse(muster.CodeAuditBroken, "%w", err)
+			} else if err != nil {
+				return configErrorf("%w", err)
 			}
 			if head == start {
 				return muster.Refuse(muster.CodeUsage, "%s: no entry in it", args[0])

@@ -62,8 +62,13 @@ func TestAuditTellsOfAnEnrolment(t *testing.T) {
 	text, err := os.ReadFile(w.mef.Audit.File)
 	must(t, err)
 	must(t, os.WriteFile(w.mef.Audit.File, bytes.Replace(text, []byte("enrolled"), []byte("attached"), 1), 0o600))
-	if code := run(t.Context(), []string{"audit", "verify", w.mef.Audit.File}, nil, &out, &complaints); code != exitRefused || !strings.Contains(complaints.String(), string(muster.CodeStoreDamaged)) {
+	if code := run(t.Context(), []string{"audit", "verify", w.mef.Audit.File}, nil, &out, &complaints); code != exitRefused || !strings.Contains(complaints.String(), string(muster.CodeAuditBroken)) {
 		t.Errorf("a changed log: %d, %s", code, &complaints)
+	}
+	_, err = w.mef.Audit.open(w.mef.FQDN, newLogger(newJournal()))
+	wantCode(t, err, muster.CodeAuditBroken)
+	if code := run(t.Context(), []string{"audit", "verify", filepath.Join(dir, "none", "audit")}, nil, &out, &complaints); code != exitUsage {
+		t.Errorf("no log: %d, %s", code, &complaints)
 	}
 }
 

@@ -35,10 +35,10 @@ func newMAFCommand() *cobra.Command {
 
 On SIGHUP it reads the configuration again and puts it in the place of the one
 before, with its trust anchors and its identity, but for what needs a restart:
-listen, store, handshake, status, metrics, audit, fetch_timeout, and the first client
-with a certificate. No session ends. A configuration that is wrong is refused,
-and the old one stays. The files of the identity are taken up without a signal
-when they have changed.`,
+listen, store, handshake, status, metrics, tracing, audit, fetch_timeout, and the
+first client with a certificate. No session ends. A configuration that is wrong
+is refused, and the old one stays. The files of the identity are taken up without
+a signal when they have changed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := readMAFConfig(file)

@@ -36,9 +36,9 @@ func newMEFCommand() *cobra.Command {
 
 On SIGHUP it reads the configuration again and puts it in the place of the one
 before, with its trust anchors and its identity, but for what needs a restart:
-listen, store, handshake, status, metrics, audit and admin. No session ends. A configuration
-that is wrong is refused, and the old one stays. The files of the identity are
-taken up without a signal when they have changed.`,
+listen, store, handshake, status, metrics, tracing, audit and admin. No session
+ends. A configuration that is wrong is refused, and the old one stays. The files
+of the identity are taken up without a signal when they have changed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := readMEFConfig(file)

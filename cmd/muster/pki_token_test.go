@@ -3,11 +3,13 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -87,6 +89,18 @@ func TestRootKeyInAToken(t *testing.T) {
 	uri := softToken(t)
 	folder := t.TempDir()
 	config := keptStore(t, folder, fmt.Sprintf("token: %q", uri("root-key")))
+	sound, err := os.ReadFile(config)
+	must(t, err)
+	must(t, os.WriteFile(config, bytes.Replace(sound, []byte("object=root-key"), []byte("object=none"), 1), 0o600))
+	for range 2 { // the first must not make the key either
+		if code, _, stderr := command(t, "store", "rotate-root", "--config", config); code != exitUsage || !strings.Contains(stderr, "0 keys") {
+			t.Errorf("a rotation without the key: exit code %d: %s", code, stderr)
+		}
+		if left, _ := filepath.Glob(filepath.Join(folder, "*"+nextRootSuffix)); left != nil {
+			t.Errorf("a rotation without the key leaves %v", left)
+		}
+	}
+	must(t, os.WriteFile(config, sound, 0o600))
 	file := filepath.Join(folder, "root-key")
 	kept, err := os.ReadFile(file)
 	must(t, err)

@@ -51,7 +51,9 @@ func newRootCommand() *cobra.Command {
 		return muster.Refuse(muster.CodeUsage, "%s: %v", cmd.CommandPath(), err)
 	})
 	root.AddCommand(newCommandCommand(), newInitCommand(), newMEFCommand(), newMAFCommand(), newEnrolCommand(),
-		newConfigCommand(), newStoreCommand(), newExplainCommand(), newRefusalsCommand(), newPKICommand(), newKpmCommand(), newAuditCommand(), newDemoCommand(), newBenchCommand(), newVersionCommand(), newExitCodesTopic())
+		newConfigCommand(), newStoreCommand(), newExplainCommand(), newRefusalsCommand(), newPKICommand(), newKpmCommand(), newAuditCommand(), newDemoCommand(), newBenchCommand(), newVersionCommand(), newManCommand(), newExitCodesTopic())
+	addExamples(root)
+	completeAll(root)
 	return root
 }
 

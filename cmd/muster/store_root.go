@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ type vaultConfig struct {
 	Mount string `yaml:"mount"`
 	// Key is its name.
 	Key string `yaml:"key"`
-	// TokenFile is the file of the token, which is read each time, so that an agent can renew it.
+	// TokenFile is the file of the token, readable by its owner only, which is read each time, so that an agent can renew it.
 	TokenFile string `yaml:"token_file"`
 	// Anchors are PEM files of the roots of the server's certificate; those of the system by default.
 	Anchors []string `yaml:"anchors"`
@@ -71,7 +70,7 @@ func (c *vaultConfig) open() (*seal.Vault, error) {
 }
 
 func (c *vaultConfig) token() (string, error) {
-	octets, err := os.ReadFile(c.TokenFile)
+	octets, err := seal.ReadSecret(c.TokenFile, maxTokenFile)
 	token := strings.TrimSpace(string(octets))
 	if err == nil && (token == "" || len(token) > maxTokenFile || strings.ContainsAny(token, "\r\n")) {
 		err = errors.New("the token_file holds no token")

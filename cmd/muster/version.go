@@ -12,9 +12,12 @@ import (
 	"muster/sqlite"
 )
 
+// release is the version that the build was told, without v; empty if it was not.
+var release string
+
 // A buildVersion says what this program was built from, and which stores it serves.
 type buildVersion struct {
-	Version  string         `json:"version"`  // of the module; (devel) without one
+	Version  string         `json:"version"`  // of the release, or else of the module; (devel) without one
 	Revision string         `json:"revision"` // of the version control system; empty if the build did not see it
 	Modified bool           `json:"modified"` // the tree differed from the revision
 	Go       string         `json:"go"`
@@ -31,7 +34,10 @@ func readBuildVersion() buildVersion {
 	if !ok {
 		return v
 	}
-	if info.Main.Version != "" {
+	switch {
+	case release != "":
+		v.Version = release
+	case info.Main.Version != "":
 		v.Version = info.Main.Version
 	}
 	for _, setting := range info.Settings {

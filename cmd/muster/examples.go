@@ -1,0 +1,53 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// examples are command lines to begin with, by the path of the command; --help and
+// the manual pages show them.
+var examples = map[string][]string{
+	"muster demo":              {"muster demo --devices 5 --transport dtls"},
+	"muster init":              {"muster init lab --devices 3"},
+	"muster mef":               {"muster mef --config lab/mef.yaml"},
+	"muster maf":               {"muster maf --config lab/maf.yaml"},
+	"muster enrol":             {"muster enrol --config lab/device-0001.yaml --wait 10s", "muster enrol --config lab/device-0001.yaml --renew --json"},
+	"muster config check":      {"muster config check lab/mef.yaml lab/maf.yaml lab/device-0001.yaml"},
+	"muster explain":           {"muster explain --config lab/mef.yaml --cert lab/pki/device-0001.pem --time 2030-01-01T00:00:00Z", "muster explain --config lab/mef.yaml --refusal 00c0ffee"},
+	"muster refusals":          {"muster refusals --config lab/mef.yaml --last 20", "muster refusals --config lab/mef.yaml --json"},
+	"muster audit verify":      {"muster audit verify /var/lib/muster-mef/audit.log"},
+	"muster kpm import":        {"muster kpm import --config lab/mef.yaml --dry-run keys.csv", "muster kpm import --config lab/mef.yaml keys.csv"},
+	"muster kpm seal":          {"muster kpm seal --config lab/device-0001.yaml keys.csv"},
+	"muster bench":             {"muster bench --operation re-attachment --transport dtls", "muster bench --rate 200 --duration 10s --json"},
+	"muster man":               {"muster man /usr/local/share/man/man1"},
+	"muster version":           {"muster version --json"},
+	"muster command list":      {"muster command list --config lab/mef.yaml --admin admin.lab.example --enrolee //sp.lab.example/device-0001"},
+	"muster command queue":     {"muster command queue --config lab/mef.yaml --admin admin.lab.example --enrolee //sp.lab.example/device-0001 --id renew-1 certificate est https://est.example node 0.2.481.1.100", "muster command queue --config lab/mef.yaml --admin admin.lab.example --group //sp.lab.example/ --id configure-1 device https://dm.example"},
+	"muster store create":      {"muster store create --config lab/mef.yaml --new-root-key"},
+	"muster store migrate":     {"muster store migrate --config mef.yaml"},
+	"muster store check":       {"muster store check --config lab/mef.yaml", "muster store check --config lab/mef.yaml --file mef.backup"},
+	"muster store backup":      {"muster store backup --config lab/mef.yaml mef.backup"},
+	"muster store restore":     {"muster store restore --config lab/mef.yaml mef.backup"},
+	"muster store rotate-root": {"muster store rotate-root --config lab/mef.yaml"},
+	"muster pki root":          {`muster pki root factory --common-name "My Factory"`},
+	"muster pki intermediate":  {"muster pki intermediate line-1 --issuer factory --permit-device 0.2.481.1/100"},
+	"muster pki leaf":          {"muster pki leaf --issuer line-1 --flavour device --name 0.2.481.1/100.4040.1 --out own", "muster pki leaf --issuer operator --flavour fqdn --name mef.example.com --usage server --out mef"},
+	"muster pki csr":           {"muster pki csr --flavour fqdn --name mef.example.com --out mef"},
+	"muster pki sign":          {"muster pki sign --issuer operator --csr mef.csr --flavour fqdn --name mef.example.com --out mef.pem"},
+	"muster pki crl":           {"muster pki crl factory --hours 24"},
+	"muster pki revoke":        {"muster pki revoke factory --cert own.pem --reason keyCompromise"},
+	"muster pki ocsp":          {"muster pki ocsp factory --listen 127.0.0.1:8889"},
+	"muster pki lint":          {"muster pki lint --flavour device --anchor factory/certificate.pem own.pem"},
+}
+
+// addExamples gives the commands below cmd their examples.
+func addExamples(cmd *cobra.Command) {
+	if lines := examples[cmd.CommandPath()]; lines != nil {
+		cmd.Example = "  " + strings.Join(lines, "\n  ")
+	}
+	for _, below := range cmd.Commands() {
+		addExamples(below)
+	}
+}
