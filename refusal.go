@@ -112,6 +112,14 @@ const (
 	CodeConfiguration Code = "configuration"
 )
 
+// The codes for requests of operators, beside those above.
+const (
+	CodeTokenInvalid     Code = "token-invalid"
+	CodeResourceUnknown  Code = "resource-unknown"
+	CodeResourceConflict Code = "resource-conflict"
+	CodeResourceChanged  Code = "resource-changed"
+)
+
 // A CodeMeaning tells an operator what a code stands for.
 type CodeMeaning struct {
 	Code   Code
@@ -189,5 +197,9 @@ func Codes() []CodeMeaning {
 		{CodeCommandConflict, "an identifier names one MEF client command of a client (TS-0003 8.3.9)", "queue the command under another identifier"},
 		{CodeUsage, "a command line has known flags and complete arguments", "see the command's --help"},
 		{CodeConfiguration, "a configuration is complete and consistent", "correct what the message names; muster config check FILE finds the rest"},
+		{CodeTokenInvalid, "an operator's token was issued by this process, is valid, and its client still has the role", "have one issued with a certificate: muster admin token"},
+		{CodeResourceUnknown, "the operators' interface has the resource, and it belongs to the operator's stakeholder", "list what there is; GET /v1/openapi.json describes the interface"},
+		{CodeResourceConflict, "a resource that others made, or that stands in the configuration, is not overwritten", "show the resource, then replace or delete it, or change the configuration"},
+		{CodeResourceChanged, "a resource is changed as it was seen (If-Match)", "show the resource again, and repeat the change"},
 	}
 }

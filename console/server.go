@@ -1,127 +1,56 @@
 package console
 
 import (
-	"context"
+	"bytes"
 	"crypto/tls"
-	"crypto/x509"
-	_ "embed"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"muster"
 	"muster/cert"
 )
 
-//go:embed openapi.json
-var document []byte
-
-// A Role is what a client may do.
-type Role string
-
-// The roles. Each may look at what the routes list for it; none includes another.
-const (
-	RoleViewer   Role = "viewer"
-	RoleOperator Role = "operator"
-	RoleAuditor  Role = "auditor"
-	RoleAdmin    Role = "admin"
-)
-
-// Roles returns every role.
-func Roles() []Role { return []Role{RoleViewer, RoleOperator, RoleAuditor, RoleAdmin} }
-
-// UnmarshalText accepts the name of a role; anything else is an error.
-func (r *Role) UnmarshalText(text []byte) error {
-	if !slices.Contains(Roles(), Role(text)) {
-		return fmt.Errorf("%q is not a role: want one of %v", text, Roles())
-	}
-	*r = Role(text)
-	return nil
-}
-
-// A Client is an operator, or a program of theirs, with a certificate.
-type Client struct {
-	Name    muster.CertName
-	Anchors []*x509.Certificate
-	Role    Role
-	// Status, if not nil, is asked about the certificates of a valid path at each
-	// request, as cert.Trust.Status is.
-	Status func(path []*x509.Certificate, now time.Time) cert.Findings
-}
-
-// A Page is which part of a list is wanted.
-type Page struct {
-	After string // the identifier of the last item of the page before, or ""
-	Limit int    // items at most, at least 1
-}
-
-// A Refusal is a chain that was refused.
-type Refusal struct {
-	ID          string      `json:"id"`
-	Time        time.Time   `json:"time"`
-	Code        muster.Code `json:"code"`
-	Detail      string      `json:"detail"`
-	Remote      string      `json:"remote"`
-	Transport   string      `json:"transport"`
-	Certificate string      `json:"certificate"`
-}
-
-// ErrNoCursor is returned by a lister for an After that it does not know (any more).
-var ErrNoCursor = errors.New("the cursor is not, or no longer, known")
-
-// A RefusalLister lists the refusals, the newest first. It may be called by many
-// goroutines at once.
-type RefusalLister interface {
-	Refusals(ctx context.Context, page Page) ([]Refusal, error)
-}
-
 // A Config describes a Server.
 type Config struct {
-	Clients  []Client
-	Profile  cert.Profile // how strict the clients' certificates are judged
-	Refusals RefusalLister
-	Logger   *slog.Logger
-	Now      func() time.Time
+	Clients func() []Client // those of now
+	Profile cert.Profile    // how strict the clients' certificates are judged
+	Sources
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 // A Server answers operators.
 type Server struct {
-	config Config
-	mux    *http.ServeMux
+	config   Config
+	mux      *http.ServeMux
+	document json.RawMessage
+	tokens   tokens
+	memory   memory
+	watchers chan struct{}
 }
 
 // The bounds of a page, and of a request.
 const (
 	defaultLimit = 50
 	maxLimit     = 500
-	maxBody      = 64 << 10
+	maxBody      = 8 << 20 // octets: some twenty thousand instructions
+	maxWatchers  = 64      // who follow events
 )
-
-// A route is one operation of the interface.
-type route struct {
-	method, path string
-	roles        []Role // nil for everybody, even without a certificate
-	serve        func(s *Server, who Client, r *http.Request) (any, error)
-}
-
-var routes = []route{
-	{"GET", "/livez", nil, func(*Server, Client, *http.Request) (any, error) { return map[string]string{"status": "ok"}, nil }},
-	{"GET", "/v1/openapi.json", Roles(), func(*Server, Client, *http.Request) (any, error) { return json.RawMessage(document), nil }},
-	{"GET", "/v1/whoami", Roles(), func(_ *Server, who Client, _ *http.Request) (any, error) {
-		return map[string]string{"name": who.Name.String(), "role": string(who.Role)}, nil
-	}},
-	{"GET", "/v1/refusals", Roles(), (*Server).refusals},
-}
 
 // New returns a Server.
 func New(config Config) *Server {
-	s := &Server{config, http.NewServeMux()}
-	for _, r := range routes {
+	s := &Server{config: config, mux: http.NewServeMux(), watchers: make(chan struct{}, maxWatchers)}
+	served := slices.DeleteFunc(routes(), func(r route) bool { return r.has != nil && !r.has(&config.Sources) })
+	s.document = document(served)
+	for _, r := range served {
 		s.mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, request *http.Request) { s.answer(w, request, r) })
 	}
 	return s
@@ -145,58 +74,128 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if _, pattern := s.mux.Handler(r); pattern == "" {
-		s.refuse(w, r, http.StatusNotFound, muster.Refuse(muster.CodeRequestNotAllowed, "there is no %s %s", r.Method, r.URL.Path))
+		s.refuse(w, r, muster.Refuse(muster.CodeResourceUnknown, "there is no %s %s", r.Method, r.URL.Path))
 		return
 	}
 	s.mux.ServeHTTP(w, r)
 }
 
+// answer serves a request of the interface for programs.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, at route) {
-	var who Client
-	if at.roles != nil {
-		var err error
-		if who, err = s.authenticate(r, s.config.Now()); err != nil {
-			s.refuse(w, r, http.StatusUnauthorized, err)
-			return
-		}
-		if !slices.Contains(at.roles, who.Role) {
-			s.refuse(w, r, http.StatusForbidden, muster.Refuse(muster.CodeRequestNotAllowed, "the role %s may not %s %s", who.Role, at.method, at.path))
-			return
-		}
-	}
-	result, err := at.serve(s, who, r)
+	who, err := s.admit(r, at.method+" "+at.path, at.access)
 	if err != nil {
-		status := http.StatusInternalServerError
-		if muster.CodeOf(err) == muster.CodeRequestMalformed {
-			status = http.StatusBadRequest
-		}
-		s.refuse(w, r, status, err)
+		s.refuse(w, r, err)
 		return
 	}
-	s.write(w, http.StatusOK, "application/json", result)
+	if at.stream != nil {
+		if err := at.stream(s, who, w, r); err != nil {
+			s.refuse(w, r, err)
+		}
+		return
+	}
+	var answer reply
+	if key := r.Header.Get("Idempotency-Key"); key != "" && at.method == http.MethodPost {
+		answer, err = s.once(r, who, key, at)
+	} else {
+		answer, err = s.perform(r, who, at)
+	}
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	w.Header().Set("ETag", answer.tag)
+	if r.Method == http.MethodGet && matches(r.Header.Get("If-None-Match"), answer.tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	s.write(w, http.StatusOK, "application/json", answer.body)
 }
 
-// authenticate returns the client whose name and root the certificate has.
-func (s *Server) authenticate(r *http.Request, now time.Time) (Client, error) {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return Client{}, muster.Refuse(muster.CodeNoCertificate, "the client sent no certificate")
+// A reply is what a route answers.
+type reply struct {
+	body []byte
+	tag  string // entity tag
+}
+
+func (s *Server) perform(r *http.Request, who caller, at route) (reply, error) {
+	result, err := at.serve(s, who, r)
+	if err != nil {
+		return reply{}, err
 	}
-	var refused error = muster.Refuse(muster.CodeNameUnknown, "no client has this certificate's name")
-	for _, c := range s.config.Clients {
-		trust := cert.Trust{Name: c.Name, Anchors: c.Anchors, Usage: cert.UsageClient, Profile: s.config.Profile}
-		if c.Status != nil {
-			trust.Status = func(path []*x509.Certificate) cert.Findings { return c.Status(path, now) }
-		}
-		_, findings := cert.Verify(r.TLS.PeerCertificates, trust, now)
-		err := findings.Err()
-		if err == nil {
-			return c, nil
-		}
-		if muster.CodeOf(err) != muster.CodeNameMismatch {
-			refused = err
+	body, err := json.Marshal(result)
+	return reply{append(body, '\n'), tagOf(body)}, err
+}
+
+// tagOf returns the entity tag of what is answered: others for other octets.
+func tagOf(body []byte) string { return strconv.Quote(muster.DigestOf(body).String()[:32]) }
+
+// matches reports whether a tag is in the value of If-Match or If-None-Match.
+func matches(list, tag string) bool {
+	for one := range strings.SplitSeq(list, ",") {
+		if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == tag || one == "*" {
+			return true
 		}
 	}
-	return Client{}, refused
+	return false
+}
+
+// admit returns who sent the request, if they may do so.
+func (s *Server) admit(r *http.Request, what string, a access) (caller, error) {
+	if a.roles == nil {
+		return caller{}, nil
+	}
+	who, err := s.authenticate(r, s.config.Now())
+	if err != nil {
+		return who, err
+	}
+	switch {
+	case !slices.Contains(a.roles, who.Role):
+		err = muster.Refuse(muster.CodeRequestNotAllowed, "the role %s may not %s", who.Role, what)
+	case a.unscoped && !who.Scope.IsZero():
+		err = muster.Refuse(muster.CodeRequestNotAllowed, "%s is for clients without stakeholder", what)
+	default:
+		return who, nil
+	}
+	if recorded := s.record(r, who, what, muster.CodeOf(err)); recorded != nil {
+		return who, recorded
+	}
+	return who, err
+}
+
+// record writes down an act of a caller.
+func (s *Server) record(r *http.Request, who caller, what string, code muster.Code) error {
+	if s.config.Record == nil {
+		return nil
+	}
+	act := who.act(what)
+	act.Code = code
+	return s.config.Record(r.Context(), act)
+}
+
+func (who caller) act(what string) Act {
+	if who.token {
+		what += " (by token)"
+	}
+	return Act{Who: who.Name.String(), What: what}
+}
+
+// decode reads the body of a request, in which nothing may be that body does not have.
+func decode(r *http.Request, body any) error {
+	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media != "application/json" {
+		return muster.Refuse(muster.CodeRequestMalformed, "the content type is not application/json")
+	}
+	decoder := json.NewDecoder(r.Body)
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(body)
+	if err == nil {
+		if _, more := decoder.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the value")
+		}
+	}
+	if err != nil {
+		return muster.Refuse(muster.CodeRequestMalformed, "the body: %w", err)
+	}
+	return nil
 }
 
 // A problem is a refusal in the form of RFC 9457.
@@ -207,72 +206,69 @@ type problem struct {
 	Detail string      `json:"detail,omitempty"`
 	Code   muster.Code `json:"code,omitempty"`
 	Remedy string      `json:"remedy,omitempty"`
+	Faults []Fault     `json:"faults,omitempty"` // of an import
 }
+
+// statusOf returns the status with which an error is answered.
+func statusOf(err error) int {
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		return http.StatusRequestEntityTooLarge
+	}
+	switch muster.CodeOf(err) {
+	case muster.CodeRequestMalformed:
+		return http.StatusBadRequest
+	case muster.CodeNoCertificate, muster.CodeTokenInvalid, muster.CodeNameUnknown, muster.CodeAnchorMismatch, muster.CodeExpired, muster.CodeRevoked:
+		return http.StatusUnauthorized
+	case muster.CodeRequestNotAllowed:
+		return http.StatusForbidden
+	case muster.CodeResourceUnknown:
+		return http.StatusNotFound
+	case muster.CodeResourceConflict, muster.CodeCommandConflict:
+		return http.StatusConflict
+	case muster.CodeResourceChanged:
+		return http.StatusPreconditionFailed
+	case muster.CodeConfiguration:
+		return http.StatusUnprocessableEntity
+	case muster.CodeBusy:
+		return http.StatusServiceUnavailable
+	case muster.CodeStoreFailed, muster.CodeStoreDamaged, "":
+		return http.StatusInternalServerError
+	}
+	return http.StatusUnauthorized // every other code is one of certificates
+}
+
+// busyDelay is after how many seconds a client that was told so may come back.
+const busyDelay = "5"
 
 // refuse answers with a problem. What failed within is for the log alone, whose
 // line has a code, as all have that strangers cause, so that a flood can be cut.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	p := s.problemOf(r, err)
+	if p.Status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", busyDelay)
+	}
+	body, _ := json.Marshal(p) // of texts and numbers: never fails
+	s.write(w, p.Status, "application/problem+json", append(body, '\n'))
+}
+
+// problemOf logs an error and returns what is told of it.
+func (s *Server) problemOf(r *http.Request, err error) problem {
+	status := statusOf(err)
 	s.config.Logger.Warn("operator refused", "code", muster.CodeOf(err), "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "status", status, "error", err)
 	p := problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
-	if meaning, ok := muster.CodeOf(err).Meaning(); ok && status < http.StatusInternalServerError {
+	if meaning, ok := muster.CodeOf(err).Meaning(); ok && status != http.StatusInternalServerError {
 		p.Title, p.Detail, p.Code, p.Remedy = meaning.Rule, err.Error(), meaning.Code, meaning.Remedy
 	}
-	s.write(w, status, "application/problem+json", p)
+	if faulty, ok := errors.AsType[*faults](err); ok {
+		p.Faults = faulty.list
+	}
+	return p
 }
 
-func (s *Server) write(w http.ResponseWriter, status int, mediaType string, body any) {
+func (s *Server) write(w http.ResponseWriter, status int, mediaType string, body []byte) {
 	w.Header().Set("Content-Type", mediaType)
 	w.WriteHeader(status)
-	if err := json.NewEncoder(w).Encode(body); err != nil {
+	if _, err := io.Copy(w, bytes.NewReader(body)); err != nil {
 		s.config.Logger.Debug("answer not sent", "error", err)
 	}
-}
-
-// A list is one page of items, and where the next begins; "" after the last.
-type list[T any] struct {
-	Items []T    `json:"items"`
-	Next  string `json:"next,omitempty"`
-}
-
-func (s *Server) refusals(_ Client, r *http.Request) (any, error) {
-	page, err := pageOf(r)
-	if err != nil {
-		return nil, err
-	}
-	wanted := page.Limit
-	page.Limit++ // to learn whether there is more
-	items, err := s.config.Refusals.Refusals(r.Context(), page)
-	if errors.Is(err, ErrNoCursor) {
-		return nil, muster.Refuse(muster.CodeRequestMalformed, "after: %w", err)
-	} else if err != nil {
-		return nil, err
-	}
-	answer := list[Refusal]{Items: append([]Refusal{}, items[:min(wanted, len(items))]...)}
-	if len(items) > wanted {
-		answer.Next = items[wanted-1].ID
-	}
-	return answer, nil
-}
-
-// pageOf reads the parameters after and limit; others are refused, so that a
-// misspelt one is not overlooked.
-func pageOf(r *http.Request) (Page, error) {
-	page := Page{Limit: defaultLimit}
-	for name, values := range r.URL.Query() {
-		switch {
-		case len(values) != 1:
-			return page, muster.Refuse(muster.CodeRequestMalformed, "the parameter %q stands more than once", name)
-		case name == "after":
-			page.After = values[0]
-		case name == "limit":
-			limit, err := strconv.Atoi(values[0])
-			if err != nil || limit < 1 || limit > maxLimit {
-				return page, muster.Refuse(muster.CodeRequestMalformed, "limit is not a number from 1 to %d", maxLimit)
-			}
-			page.Limit = limit
-		default:
-			return page, muster.Refuse(muster.CodeRequestMalformed, "there is no parameter %q", name)
-		}
-	}
-	return page, nil
 }

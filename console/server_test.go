@@ -2,111 +2,50 @@ package console
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"muster"
-	"muster/cert"
 	"muster/mustertest"
 )
-
-type fiveRefusals struct{}
-
-func (fiveRefusals) Refusals(_ context.Context, page Page) (all []Refusal, err error) {
-	begun := page.After == ""
-	for i := range 5 {
-		id := fmt.Sprint(i)
-		if begun && len(all) < page.Limit {
-			all = append(all, Refusal{ID: id, Code: muster.CodeExpired})
-		}
-		begun = begun || id == page.After
-	}
-	if !begun {
-		return nil, ErrNoCursor
-	}
-	return all, nil
-}
-
-// world returns a server with one client for each role, and what sends requests.
-func world(t *testing.T) (*mustertest.PKI, func(identity *mustertest.Identity, method, path string) (int, map[string]any)) {
-	pki := mustertest.NewPKI(t)
-	config := Config{Refusals: fiveRefusals{}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return pki.Now }}
-	for _, role := range Roles() {
-		name := mustertest.Name(t, muster.FlavourFQDN, string(role)+".example.com")
-		config.Clients = append(config.Clients, Client{Name: name, Anchors: pki.Trust(name, 0).Anchors, Role: role})
-	}
-	revoked := mustertest.Name(t, muster.FlavourFQDN, "revoked.example.com")
-	config.Clients = append(config.Clients, Client{Name: revoked, Anchors: pki.Trust(revoked, 0).Anchors, Role: RoleAdmin,
-		Status: func([]*x509.Certificate, time.Time) cert.Findings { return cert.Findings{{Code: muster.CodeRevoked}} }})
-	server := New(config)
-	listener := httptest.NewUnstartedServer(server)
-	own := pki.Function(t, "console.example.com").TLS()
-	listener.TLS = server.TLS(func() (*tls.Certificate, error) { return &own, nil })
-	listener.StartTLS()
-	t.Cleanup(listener.Close)
-	return pki, func(identity *mustertest.Identity, method, path string) (int, map[string]any) {
-		t.Helper()
-		client := &tls.Config{InsecureSkipVerify: true}
-		if identity != nil {
-			client.Certificates = []tls.Certificate{identity.TLS()}
-		}
-		request, err := http.NewRequestWithContext(t.Context(), method, listener.URL+path, strings.NewReader("{}"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		transport := &http.Transport{TLSClientConfig: client}
-		defer transport.CloseIdleConnections()
-		response, err := transport.RoundTrip(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		var body map[string]any
-		if err := json.NewDecoder(response.Body).Decode(&body); err != nil {
-			t.Fatalf("%s %s: %d, %v", method, path, response.StatusCode, err)
-		}
-		return response.StatusCode, body
-	}
-}
 
 // TestEveryRouteAndRole sends every request as each role, as strangers and as nobody.
 func TestEveryRouteAndRole(t *testing.T) {
 	t.Parallel()
-	pki, do := world(t)
-	want := func(who string, identity *mustertest.Identity, path string, status int, code muster.Code) {
-		t.Helper()
-		got, body := do(identity, http.MethodGet, path)
-		if text, _ := body["code"].(string); got != status || text != string(code) {
-			t.Errorf("GET %s as %s: %d %v; want %d %s", path, who, got, body, status, code)
-		}
-	}
+	w := newWorld(t)
 	other := mustertest.NewPKI(t)
-	for _, r := range routes {
-		for _, role := range Roles() {
-			status, code := http.StatusOK, muster.Code("")
-			if r.roles != nil && !slices.Contains(r.roles, role) {
-				status, code = http.StatusForbidden, muster.CodeRequestNotAllowed
+	for _, r := range routes() {
+		path := strings.ReplaceAll(r.path, "{id}", "1")
+		if r.stream != nil {
+			continue // TestEvents
+		}
+		for _, role := range append(Roles(), "tenant") {
+			allowed := r.roles == nil || slices.Contains(r.roles, role) || role == "tenant" && slices.Contains(r.roles, RoleOperator) && !r.unscoped
+			status, answer := w.do(string(role), r.method, path, "{}")
+			detail := fmt.Sprint(answer["detail"])
+			refused := status == http.StatusForbidden && (strings.Contains(detail, "the role") || strings.Contains(detail, "for clients without stakeholder"))
+			if refused == allowed {
+				t.Errorf("%s %s as %s: %d %v", r.method, path, role, status, answer)
 			}
-			want(string(role), pki.Function(t, string(role)+".example.com"), r.path, status, code)
 		}
 		if r.roles == nil {
-			want("nobody", nil, r.path, http.StatusOK, "")
+			w.want("", r.method, path, "{}", http.StatusOK, "")
 			continue
 		}
-		want("nobody", nil, r.path, http.StatusUnauthorized, muster.CodeNoCertificate)
-		want("a stranger", pki.Function(t, "stranger.example.com"), r.path, http.StatusUnauthorized, muster.CodeNameUnknown)
-		want("a revoked operator", pki.Function(t, "revoked.example.com"), r.path, http.StatusUnauthorized, muster.CodeRevoked)
-		want("an impostor", other.Function(t, "admin.example.com"), r.path, http.StatusUnauthorized, muster.CodeAnchorMismatch)
+		w.want("", r.method, path, "{}", http.StatusUnauthorized, muster.CodeNoCertificate)
+		w.want("stranger", r.method, path, "{}", http.StatusUnauthorized, muster.CodeNameUnknown)
+		w.want("revoked", r.method, path, "{}", http.StatusUnauthorized, muster.CodeRevoked)
+		if response, _ := w.send(request{identity: other.Function(t, "admin.example.com"), method: r.method, path: path, body: "{}"}); response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s %s as an impostor: %d", r.method, path, response.StatusCode)
+		}
 	}
 }
 
@@ -121,64 +60,287 @@ func TestRefusalIsLoggedWithCode(t *testing.T) {
 	}
 }
 
-// TestPages follows the cursors, and sends parameters that are wrong.
+// TestPages follows the cursors of every list, and sends parameters that are wrong.
 func TestPages(t *testing.T) {
 	t.Parallel()
-	pki, do := world(t)
-	viewer := pki.Function(t, "viewer.example.com")
-	var seen []string
-	for next := ""; ; {
-		status, body := do(viewer, http.MethodGet, "/v1/refusals?limit=2"+next)
-		if status != http.StatusOK {
-			t.Fatal(status, body)
-		}
-		for _, item := range body["items"].([]any) {
-			seen = append(seen, item.(map[string]any)["id"].(string))
-		}
-		after, more := body["next"].(string)
-		if !more {
-			break
-		}
-		next = "&after=" + after
+	w := newWorld(t)
+	for i := range 5 {
+		w.managed.Instructions = append(w.managed.Instructions, Instruction{ID: fmt.Sprint("i", i)})
+		w.managed.Anchors = append(w.managed.Anchors, Anchor{ID: fmt.Sprint("a", i)})
+		w.managed.Verdicts = append(w.managed.Verdicts, Verdict{ID: fmt.Sprint("v", i)})
 	}
-	if !slices.Equal(seen, []string{"0", "1", "2", "3", "4"}) {
-		t.Errorf("the pages have %q", seen)
-	}
-	for _, query := range []string{"limit=0", "limit=501", "limit=x", "limit=1&limit=2", "limit", "after=nothing", "Limit=1", "x=%00"} {
-		if status, body := do(viewer, http.MethodGet, "/v1/refusals?"+query); status != http.StatusBadRequest || body["code"] != string(muster.CodeRequestMalformed) {
-			t.Errorf("%s: %d %v", query, status, body)
+	for _, r := range routes() {
+		if !r.list {
+			continue
+		}
+		seen := 0
+		for next := ""; ; {
+			status, body := w.do("admin", http.MethodGet, r.path+"?limit=2"+next, nil)
+			if status != http.StatusOK {
+				t.Fatal(r.path, status, body)
+			}
+			seen += len(body["items"].([]any))
+			after, more := body["next"].(string)
+			if !more {
+				break
+			}
+			next = "&after=" + after
+		}
+		if seen != 5 {
+			t.Errorf("%s: the pages have %d items", r.path, seen)
+		}
+		for _, query := range []string{"limit=0", "limit=501", "limit=x", "limit=1&limit=2", "limit", "after=nothing", "Limit=1", "x=%00"} {
+			w.want("admin", http.MethodGet, r.path+"?"+query, nil, http.StatusBadRequest, muster.CodeRequestMalformed)
 		}
 	}
-	for _, path := range []string{"/", "/v1", "/v1/refusals/", "/v1/../v2"} {
-		if status, _ := do(nil, http.MethodGet, path); status != http.StatusNotFound {
-			t.Errorf("GET %s: %d", path, status)
-		}
+	for _, path := range []string{"/v1", "/v1/refusals/", "/v1/../v2"} {
+		w.want("", http.MethodGet, path, nil, http.StatusNotFound, muster.CodeResourceUnknown)
 	}
-	if status, _ := do(viewer, http.MethodDelete, "/v1/refusals"); status != http.StatusNotFound {
-		t.Errorf("DELETE: %d", status)
+	w.want("viewer", http.MethodDelete, "/v1/refusals", nil, http.StatusNotFound, muster.CodeResourceUnknown)
+}
+
+// TestEntityTags asks again for what is known.
+func TestEntityTags(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, _ := w.send(request{identity: w.as("viewer"), method: http.MethodGet, path: "/v1/enrolments"})
+	tag := first.Header.Get("ETag")
+	for list, want := range map[string]int{tag: http.StatusNotModified, `"x", W/` + tag: http.StatusNotModified, `"x"`: http.StatusOK, "": http.StatusOK} {
+		again, _ := w.send(request{identity: w.as("viewer"), method: http.MethodGet, path: "/v1/enrolments", header: http.Header{"If-None-Match": {list}}})
+		if again.StatusCode != want || again.Header.Get("ETag") != tag {
+			t.Errorf("If-None-Match %s: %d %s, want %d", list, again.StatusCode, again.Header.Get("ETag"), want)
+		}
 	}
 }
 
-func TestDocumentHasEveryRouteAndNoOther(t *testing.T) {
+// TestTokens issues tokens and uses them.
+func TestTokens(t *testing.T) {
 	t.Parallel()
-	var described struct {
-		Paths map[string]map[string]any `json:"paths"`
+	w := newWorld(t)
+	issue := func(as string, order TokenOrder) string {
+		answer := w.want(as, http.MethodPost, "/v1/tokens", order, http.StatusOK, "")
+		secret, _ := answer["token"].(string)
+		return secret
 	}
-	if err := json.Unmarshal(document, &described); err != nil {
-		t.Fatal(err)
-	}
-	var documented, served []string
-	for path, methods := range described.Paths {
-		for method := range methods {
-			documented = append(documented, strings.ToUpper(method)+" "+path)
+	want := func(secret, method, path string, status int) {
+		t.Helper()
+		response, body := w.send(request{method: method, path: path, body: "{}", header: http.Header{"Authorization": {"Bearer " + secret}}})
+		if response.StatusCode != status {
+			t.Errorf("%s %s: %d %s, want %d", method, path, response.StatusCode, body, status)
 		}
 	}
-	for _, r := range routes {
-		served = append(served, r.method+" "+r.path)
+	auditor, viewer, given := issue("auditor", TokenOrder{}), issue("auditor", TokenOrder{Role: RoleViewer}), issue("admin", TokenOrder{Role: RoleOperator, Seconds: 60})
+	want(auditor, http.MethodGet, "/v1/audit", http.StatusOK)
+	want(viewer, http.MethodGet, "/v1/audit", http.StatusForbidden)
+	want(given, http.MethodPost, "/v1/reload", http.StatusUnprocessableEntity)
+	want(given, http.MethodPost, "/v1/tokens", http.StatusForbidden)
+	want("muster_x", http.MethodGet, "/v1/whoami", http.StatusUnauthorized)
+	want(issue("admin", TokenOrder{SignIn: true}), http.MethodGet, "/v1/whoami", http.StatusUnauthorized)
+	w.want("viewer", http.MethodPost, "/v1/tokens", TokenOrder{Role: RoleAdmin}, http.StatusForbidden, muster.CodeRequestNotAllowed)
+	w.want("operator", http.MethodPost, "/v1/tokens", TokenOrder{Role: RoleAuditor}, http.StatusForbidden, muster.CodeRequestNotAllowed)
+	for _, order := range []any{TokenOrder{Seconds: 3601}, TokenOrder{Seconds: -1}, `{"role":"root"}`, `{"rolle":"admin"}`, `{} {}`, ``} {
+		w.want("admin", http.MethodPost, "/v1/tokens", order, http.StatusBadRequest, muster.CodeRequestMalformed)
 	}
-	slices.Sort(documented)
-	slices.Sort(served)
-	if !slices.Equal(documented, served) {
-		t.Errorf("the document has %q, the server %q", documented, served)
+	w.mu.Lock()
+	w.unlisted = RoleAuditor
+	w.mu.Unlock()
+	want(auditor, http.MethodGet, "/v1/whoami", http.StatusUnauthorized)
+	w.mu.Lock()
+	w.unlisted, w.now = "", w.now.Add(time.Minute)
+	w.mu.Unlock()
+	want(auditor, http.MethodGet, "/v1/whoami", http.StatusOK)
+	want(given, http.MethodGet, "/v1/whoami", http.StatusUnauthorized)
+	for _, act := range w.acts {
+		if strings.Contains(act.What, tokenPrefix) {
+			t.Errorf("a secret is written down: %s", act.What)
+		}
 	}
+}
+
+// TestTokensAreBounded fills the table.
+func TestTokensAreBounded(t *testing.T) {
+	t.Parallel()
+	var kept tokens
+	now := time.Now()
+	for range maxTokens {
+		_, err := kept.issue(Client{}, bearerToken, now.Add(time.Second), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := kept.issue(Client{}, bearerToken, now.Add(time.Hour), now); muster.CodeOf(err) != muster.CodeBusy {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, err := kept.issue(Client{}, bearerToken, now.Add(time.Hour), now.Add(time.Second)); err != nil || len(kept.kept) != 1 {
+		t.Errorf("after their time: %v, %d kept", err, len(kept.kept))
+	}
+}
+
+// TestIdempotency repeats requests under a key.
+func TestIdempotency(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	send := func(as, key string, order any) (int, string) {
+		response, body := w.send(request{identity: w.as(as), method: http.MethodPost, path: "/v1/commands", body: order, header: http.Header{"Idempotency-Key": {key}}})
+		return response.StatusCode, string(body)
+	}
+	order := CommandOrder{ID: "1", EnroleeID: "//sp.example/1", Command: []string{"device", "1:coap://x"}}
+	first, firstBody := send("operator", "k", order)
+	again, againBody := send("operator", "k", order)
+	if first != http.StatusOK || again != first || againBody != firstBody || len(w.orders) != 1 {
+		t.Errorf("%d %s, then %d %s; %d orders", first, firstBody, again, againBody, len(w.orders))
+	}
+	if status, _ := send("admin", "k", order); status != http.StatusOK || len(w.orders) != 2 {
+		t.Errorf("the key of another: %d, %d orders", status, len(w.orders))
+	}
+	order.ID = "2"
+	if status, body := send("operator", "k", order); status != http.StatusConflict {
+		t.Errorf("another request under the key: %d %s", status, body)
+	}
+	if status, body := send("operator", strings.Repeat("k", 65), order); status != http.StatusBadRequest {
+		t.Errorf("a long key: %d %s", status, body)
+	}
+	for range 2 {
+		if status, body := send("operator", "wrong", `{"unknown":1}`); status != http.StatusBadRequest {
+			t.Errorf("a wrong request: %d %s", status, body)
+		}
+	}
+	if status, _ := send("operator", "wrong", order); status != http.StatusOK {
+		t.Errorf("a failure is remembered: %d", status)
+	}
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	var m memory
+	now := time.Now()
+	for i := range maxRemembered {
+		if _, first, err := m.enter(remembered{key: fmt.Sprint(i)}, muster.Digest{}, now); err != nil || !first {
+			t.Fatal(first, err)
+		}
+	}
+	if _, _, err := m.enter(remembered{key: "x"}, muster.Digest{}, now); muster.CodeOf(err) != muster.CodeBusy {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, first, err := m.enter(remembered{key: "0"}, muster.Digest{}, now.Add(memoryTime)); err != nil || !first || len(m.kept) != 1 {
+		t.Errorf("after a day: %v, %v, %d kept", first, err, len(m.kept))
+	}
+}
+
+// TestDocument compares what is served with docs/openapi.json, and every answer
+// with its schema.
+func TestDocument(t *testing.T) {
+	t.Parallel()
+	const file = "../docs/openapi.json"
+	w := newWorld(t)
+	text := append(slices.Clone(document(routes())), '\n')
+	if os.Getenv("MUSTER_UPDATE") != "" {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kept, err := os.ReadFile(file); err != nil || !bytes.Equal(kept, text) {
+		t.Errorf("%s is not what the routes make (%v): run MUSTER_UPDATE=1 go test ./console", file, err)
+	}
+	var doc struct {
+		Paths      map[string]map[string]operation
+		Components struct{ Schemas map[string]map[string]any }
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	pem, id := w.anchor()
+	w.want("admin", http.MethodPost, "/v1/anchors", AnchorOrder{pem}, http.StatusOK, "")
+	in := Instruction{Flavour: "fqdn", Name: "device.example.com", Anchors: []string{id}, EnroleeID: "//sp.example/1", Targets: []string{"maf.example.com"}}
+	made := w.want("admin", http.MethodPost, "/v1/instructions", in, http.StatusOK, "")
+	w.want("admin", http.MethodPost, "/v1/verdicts", Verdict{Verdict: "evict", EnroleeID: "//sp.example/1"}, http.StatusOK, "")
+	for path, operations := range doc.Paths {
+		if _, ok := operations["get"]; !ok || path == "/v1/events" {
+			continue
+		}
+		response, body := w.send(request{identity: w.as("admin"), method: http.MethodGet, path: strings.ReplaceAll(path, "{id}", fmt.Sprint(made["id"]))})
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("GET %s: %d", path, response.StatusCode)
+		}
+		var answer any
+		if err := json.Unmarshal(body, &answer); err != nil {
+			t.Fatal(err)
+		}
+		schema := operations["get"].Responses["200"].Content["application/json"].Schema
+		if err := conforms(answer, schema, doc.Components.Schemas); err != nil {
+			t.Errorf("GET %s: %v in %s", path, err, body)
+		}
+	}
+	_, refusal := w.do("viewer", http.MethodPost, "/v1/reload", "{}")
+	if err := conforms(refusal, doc.Components.Schemas["Problem"], doc.Components.Schemas); err != nil {
+		t.Error(err)
+	}
+}
+
+type operation struct {
+	Responses map[string]struct {
+		Content map[string]struct{ Schema map[string]any }
+	}
+}
+
+// conforms checks a value against as much of JSON Schema as the document has.
+func conforms(value any, schema map[string]any, schemas map[string]map[string]any) error {
+	if ref, ok := schema["$ref"].(string); ok {
+		return conforms(value, schemas[strings.TrimPrefix(ref, "#/components/schemas/")], schemas)
+	}
+	if values, ok := schema["enum"].([]any); ok {
+		if !slices.Contains(values, value) {
+			return fmt.Errorf("%v is not one of %v", value, values)
+		}
+		return nil
+	}
+	kind, ok := schema["type"].(string)
+	if !ok {
+		return nil
+	}
+	switch v := value.(type) {
+	case string:
+		if schema["format"] == "date-time" {
+			if _, err := time.Parse(time.RFC3339, v); err != nil {
+				return err
+			}
+		}
+		value = "string"
+	case bool:
+		value = "boolean"
+	case float64:
+		value = "integer"
+	case []any:
+		items, _ := schema["items"].(map[string]any)
+		for _, item := range v {
+			if err := conforms(item, items, schemas); err != nil {
+				return err
+			}
+		}
+		value = "array"
+	case map[string]any:
+		properties, _ := schema["properties"].(map[string]any)
+		required, _ := schema["required"].([]any)
+		for _, name := range required {
+			if _, ok := v[name.(string)]; !ok {
+				return fmt.Errorf("there is no %s", name)
+			}
+		}
+		for name, member := range v {
+			property, ok := properties[name].(map[string]any)
+			if !ok {
+				if property, ok = schema["additionalProperties"].(map[string]any); !ok {
+					return fmt.Errorf("%s is not in the schema", name)
+				}
+			}
+			if err := conforms(member, property, schemas); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		value = "object"
+	}
+	if value != kind {
+		return fmt.Errorf("%v is not of type %s", value, kind)
+	}
+	return nil
 }

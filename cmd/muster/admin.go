@@ -76,7 +76,10 @@ func (s *service) serveAdmin(config adminConfig, profile cert.Profile, refusals 
 	if err != nil {
 		return configErrorf("admin.listen: %v", err)
 	}
-	operators := console.New(console.Config{Clients: clients, Profile: profile, Refusals: refusals, Logger: s.log, Now: time.Now})
+	operators := console.New(console.Config{
+		Clients: func() []console.Client { return clients }, Profile: profile,
+		Sources: console.Sources{Refusals: refusals.list}, Logger: s.log, Now: time.Now,
+	})
 	server := &http.Server{
 		Handler: operators, TLSConfig: operators.TLS(func() (*tls.Certificate, error) { return s.own.get() }), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ReadTimeout: adminReadTime, WriteTimeout: adminWriteTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
@@ -114,26 +117,28 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Refusals implements console.RefusalLister.
-func (l *refusalLog) Refusals(_ context.Context, page console.Page) ([]console.Refusal, error) {
+// list is the console's list of refusals, the newest first.
+func (l *refusalLog) list(_ context.Context, q console.Query) (page console.Page[console.Refusal], err error) {
 	all, err := readRefusals(l.path)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	slices.Reverse(all)
-	if page.After != "" {
-		last := slices.IndexFunc(all, func(r refusal) bool { return r.ID == page.After })
+	if q.After != "" {
+		last := slices.IndexFunc(all, func(r refusal) bool { return r.ID == q.After })
 		if last < 0 {
-			return nil, console.ErrNoCursor
+			return page, console.ErrNoCursor
 		}
 		all = all[last+1:]
 	}
-	var answer []console.Refusal
-	for _, r := range all[:min(page.Limit, len(all))] {
-		answer = append(answer, console.Refusal{
+	for _, r := range all[:min(q.Limit, len(all))] {
+		page.Items = append(page.Items, console.Refusal{
 			ID: r.ID, Time: r.Time, Code: r.Code, Detail: r.Detail, Remote: r.Remote,
 			Transport: string(r.Transport), Certificate: r.Certificate.String(),
 		})
 	}
-	return answer, nil
+	if len(all) > q.Limit {
+		page.Next = all[q.Limit-1].ID
+	}
+	return page, nil
 }

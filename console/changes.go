@@ -1,0 +1,404 @@
+package console
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+
+	"muster"
+)
+
+// An Import is a list of instructions that are created together.
+type Import struct {
+	Instructions []Instruction `json:"instructions"`
+	Replace      bool          `json:"replace,omitempty"` // those that are there with other contents
+	DryRun       bool          `json:"dry_run,omitempty"` // tell what would be, and change nothing
+}
+
+// An Imported says what became of an Import.
+type Imported struct {
+	Created   int `json:"created"`
+	Replaced  int `json:"replaced"`
+	Unchanged int `json:"unchanged"`
+}
+
+// A Fault is what is wrong with one instruction of an import.
+type Fault struct {
+	Index  int         `json:"index"` // from 0
+	Code   muster.Code `json:"code"`
+	Detail string      `json:"detail"`
+}
+
+// maxFaults is how many faults are told.
+const maxFaults = 100
+
+// faults is the error of an import with something wrong in it.
+type faults struct{ list []Fault }
+
+func (f *faults) Error() string {
+	return fmt.Sprintf("%d instructions are wrong, the first is number %d: %s", len(f.list), f.list[0].Index+1, f.list[0].Detail)
+}
+
+// An AnchorOrder is a root to trust.
+type AnchorOrder struct {
+	PEM string `json:"pem"`
+}
+
+// rulesOf returns the configured and the operators' rules, in this order.
+func (s *Server) rulesOf(r *http.Request) (all Rules, err error) {
+	configured, managed, err := s.config.Rules.Rules(r.Context())
+	return Rules{
+		slices.Concat(configured.Anchors, managed.Anchors), slices.Concat(configured.Instructions, managed.Instructions), slices.Concat(configured.Verdicts, managed.Verdicts),
+	}, err
+}
+
+// pageOf cuts a page out of a list whose items have identifiers.
+func pageOf[T any](items []T, q Query, id func(T) string) (Page[T], error) {
+	if q.After != "" {
+		last := slices.IndexFunc(items, func(item T) bool { return id(item) == q.After })
+		if last < 0 {
+			return Page[T]{}, muster.Refuse(muster.CodeRequestMalformed, "after: %w", ErrNoCursor)
+		}
+		items = items[last+1:]
+	}
+	page := Page[T]{Items: append([]T{}, items[:min(q.Limit, len(items))]...)}
+	if len(items) > q.Limit {
+		page.Next = id(items[q.Limit-1])
+	}
+	return page, nil
+}
+
+func (s *Server) instructions(who caller, r *http.Request) (any, error) {
+	q, err := queryOf(r, "enrolee", "origin")
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.rulesOf(r)
+	if err != nil {
+		return nil, err
+	}
+	seen := slices.DeleteFunc(all.Instructions, func(in Instruction) bool {
+		return !in.scoped(who.Scope) || !strings.HasPrefix(in.EnroleeID+in.Template, q.Filter["enrolee"]) || q.Filter["origin"] != "" && in.Origin != q.Filter["origin"]
+	})
+	return pageOf(seen, q, func(in Instruction) string { return in.ID })
+}
+
+func (s *Server) instruction(who caller, r *http.Request) (any, error) {
+	all, err := s.rulesOf(r)
+	if err != nil {
+		return nil, err
+	}
+	i := all.instruction(r.PathValue("id"))
+	if i < 0 || !all.Instructions[i].scoped(who.Scope) {
+		return nil, unknown("instruction", r)
+	}
+	return all.Instructions[i], nil
+}
+
+func unknown(what string, r *http.Request) error {
+	return muster.Refuse(muster.CodeResourceUnknown, "there is no %s %s", what, r.PathValue("id"))
+}
+
+func configuredElsewhere(what string, r *http.Request) error {
+	return muster.Refuse(muster.CodeResourceConflict, "the %s %s stands in the configuration, and is changed there", what, r.PathValue("id"))
+}
+
+// accept makes an instruction of an operator ready to be kept, or returns what is
+// wrong with it by itself.
+func (s *Server) accept(who caller, in *Instruction, known func(anchor string) bool) error {
+	in.Origin = FromOperators
+	in.identify()
+	if !in.scoped(who.Scope) {
+		return muster.Refuse(muster.CodeRequestNotAllowed, "its Enrolees are not those of the caller's stakeholder")
+	}
+	for _, anchor := range in.Anchors {
+		if !known(anchor) {
+			return muster.Refuse(muster.CodeConfiguration, "there is no anchor %s", anchor)
+		}
+	}
+	return s.config.Rules.Check(*in)
+}
+
+// A shelf finds instructions by their identifiers.
+type shelf struct {
+	configured map[string]bool
+	managed    map[string]int
+}
+
+func shelve(configured Rules, managed *Rules) shelf {
+	s := shelf{map[string]bool{}, map[string]int{}}
+	for _, in := range configured.Instructions {
+		s.configured[in.ID] = true
+	}
+	for i, in := range managed.Instructions {
+		s.managed[in.ID] = i
+	}
+	return s
+}
+
+// put puts an instruction among the operators', and says what became of it.
+func (s shelf) put(managed *Rules, in Instruction, replace bool) (done Imported, err error) {
+	i, there := s.managed[in.ID]
+	switch {
+	case s.configured[in.ID]:
+		err = muster.Refuse(muster.CodeResourceConflict, "the configuration has an instruction for the same certificates or keys")
+	case !there:
+		s.managed[in.ID] = len(managed.Instructions)
+		managed.Instructions = append(managed.Instructions, in)
+		done.Created = 1
+	case reflect.DeepEqual(managed.Instructions[i], in):
+		done.Unchanged = 1
+	case replace:
+		managed.Instructions[i] = in
+		done.Replaced = 1
+	default:
+		err = muster.Refuse(muster.CodeResourceConflict, "there is another instruction %s for the same certificates or keys", in.ID)
+	}
+	return done, err
+}
+
+func (s *Server) createInstruction(who caller, r *http.Request) (any, error) {
+	var in Instruction
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	in.identify()
+	err := s.config.Rules.Edit(r.Context(), who.act("create instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
+		if err := s.accept(who, &in, anchorsOf(configured, managed)); err != nil {
+			return err
+		}
+		_, err := shelve(configured, managed).put(managed, in, false)
+		return err
+	})
+	return in, err
+}
+
+// anchorsOf returns whether an anchor is known.
+func anchorsOf(configured Rules, managed *Rules) func(string) bool {
+	known := map[string]bool{}
+	for _, a := range slices.Concat(configured.Anchors, managed.Anchors) {
+		known[a.ID] = true
+	}
+	return func(id string) bool { return known[id] }
+}
+
+// own returns the index of an operators' instruction that the caller may change, if
+// it is as they think it is.
+func own(who caller, r *http.Request, configured Rules, managed *Rules) (int, error) {
+	id := r.PathValue("id")
+	i := managed.instruction(id)
+	switch {
+	case configured.instruction(id) >= 0:
+		return i, configuredElsewhere("instruction", r)
+	case i < 0 || !managed.Instructions[i].scoped(who.Scope):
+		return i, unknown("instruction", r)
+	}
+	return i, unchanged(r, managed.Instructions[i])
+}
+
+// unchanged refuses a request whose If-Match is not about a resource as it is.
+func unchanged(r *http.Request, resource any) error {
+	wanted := r.Header.Get("If-Match")
+	if wanted == "" {
+		return nil
+	}
+	body, err := json.Marshal(resource)
+	if err == nil && !matches(wanted, tagOf(body)) {
+		err = muster.Refuse(muster.CodeResourceChanged, "it is not what If-Match names")
+	}
+	return err
+}
+
+func (s *Server) replaceInstruction(who caller, r *http.Request) (any, error) {
+	var in Instruction
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	if in.identify(); in.ID != r.PathValue("id") {
+		return nil, muster.Refuse(muster.CodeRequestMalformed, "it is for other certificates or keys, as its identifier %s shows: create that one, and delete this", in.ID)
+	}
+	err := s.config.Rules.Edit(r.Context(), who.act("replace instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
+		i, err := own(who, r, configured, managed)
+		if err != nil {
+			return err
+		}
+		managed.Instructions[i] = in
+		return s.accept(who, &managed.Instructions[i], anchorsOf(configured, managed))
+	})
+	in.Origin = FromOperators
+	return in, err
+}
+
+func (s *Server) deleteInstruction(who caller, r *http.Request) (any, error) {
+	var deleted Instruction
+	err := s.config.Rules.Edit(r.Context(), who.act("delete instruction "+r.PathValue("id")), false, func(configured Rules, managed *Rules) error {
+		i, err := own(who, r, configured, managed)
+		if err != nil {
+			return err
+		}
+		deleted = managed.Instructions[i]
+		managed.Instructions = slices.Delete(managed.Instructions, i, i+1)
+		return nil
+	})
+	return deleted, err
+}
+
+func (s *Server) importInstructions(who caller, r *http.Request) (any, error) {
+	var order Import
+	if err := decode(r, &order); err != nil {
+		return nil, err
+	}
+	var done Imported
+	act := who.act(fmt.Sprintf("import %d instructions", len(order.Instructions)))
+	err := s.config.Rules.Edit(r.Context(), act, order.DryRun, func(configured Rules, managed *Rules) error {
+		var wrong faults
+		known := anchorsOf(configured, managed)
+		there := shelve(configured, managed)
+		for i := range order.Instructions {
+			in := order.Instructions[i]
+			err := s.accept(who, &in, known)
+			var one Imported
+			if err == nil {
+				one, err = there.put(managed, in, order.Replace)
+			}
+			if err != nil && len(wrong.list) < maxFaults {
+				wrong.list = append(wrong.list, Fault{i, muster.CodeOf(err), err.Error()})
+			}
+			done.Created += one.Created
+			done.Replaced += one.Replaced
+			done.Unchanged += one.Unchanged
+		}
+		if len(wrong.list) > 0 {
+			return muster.Refuse(muster.CodeConfiguration, "%w", &wrong)
+		}
+		return nil
+	})
+	return done, err
+}
+
+func (s *Server) anchors(_ caller, r *http.Request) (any, error) {
+	q, err := queryOf(r)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.rulesOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return pageOf(all.Anchors, q, func(a Anchor) string { return a.ID })
+}
+
+func (s *Server) addAnchor(who caller, r *http.Request) (any, error) {
+	var order AnchorOrder
+	if err := decode(r, &order); err != nil {
+		return nil, err
+	}
+	anchor, err := NewAnchor(order.PEM)
+	if err != nil {
+		return nil, muster.Refuse(muster.CodeRequestMalformed, "%w", err)
+	}
+	err = s.config.Rules.Edit(r.Context(), who.act("add anchor "+anchor.ID), false, func(configured Rules, managed *Rules) error {
+		if configured.anchor(anchor.ID) < 0 && managed.anchor(anchor.ID) < 0 {
+			managed.Anchors = append(managed.Anchors, anchor)
+		}
+		return nil
+	})
+	return anchor, err
+}
+
+func (s *Server) deleteAnchor(who caller, r *http.Request) (any, error) {
+	id := r.PathValue("id")
+	var deleted Anchor
+	err := s.config.Rules.Edit(r.Context(), who.act("delete anchor "+id), false, func(configured Rules, managed *Rules) error {
+		i := managed.anchor(id)
+		if i < 0 && configured.anchor(id) >= 0 {
+			return configuredElsewhere("anchor", r)
+		} else if i < 0 {
+			return unknown("anchor", r)
+		}
+		for _, in := range managed.Instructions {
+			if slices.Contains(in.Anchors, id) {
+				return muster.Refuse(muster.CodeResourceConflict, "the instruction %s pins it", in.ID)
+			}
+		}
+		deleted = managed.Anchors[i]
+		managed.Anchors = slices.Delete(managed.Anchors, i, i+1)
+		return nil
+	})
+	return deleted, err
+}
+
+func (s *Server) verdicts(_ caller, r *http.Request) (any, error) {
+	q, err := queryOf(r)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.rulesOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return pageOf(all.Verdicts, q, func(v Verdict) string { return v.ID })
+}
+
+const banned = "ban"
+
+func (s *Server) pass(who caller, r *http.Request) (any, error) {
+	var v Verdict
+	if err := decode(r, &v); err != nil {
+		return nil, err
+	}
+	v.Origin = FromOperators
+	if v.Verdict == "evict" && v.Before == nil {
+		now := s.config.Now().UTC()
+		v.Before = &now
+	}
+	v.identify()
+	act := who.act(fmt.Sprintf("%s %s", v.Verdict, v.EnroleeID+v.Name+v.Digest))
+	err := s.config.Rules.Edit(r.Context(), act, false, func(configured Rules, managed *Rules) error {
+		if configured.verdict(v.ID) >= 0 {
+			return muster.Refuse(muster.CodeResourceConflict, "the configuration has a verdict about the same")
+		}
+		i := managed.verdict(v.ID)
+		if i < 0 {
+			managed.Verdicts = append(managed.Verdicts, v)
+			return nil
+		}
+		if err := mayLift(who, managed.Verdicts[i]); err != nil && v.Verdict != banned {
+			return err
+		}
+		managed.Verdicts[i] = v
+		return nil
+	})
+	return v, err
+}
+
+// mayLift refuses to let anybody but an admin end a ban.
+func mayLift(who caller, v Verdict) error {
+	if v.Verdict == banned && who.Role != RoleAdmin {
+		return muster.Refuse(muster.CodeRequestNotAllowed, "only an admin lifts a ban")
+	}
+	return nil
+}
+
+func (s *Server) lift(who caller, r *http.Request) (any, error) {
+	id := r.PathValue("id")
+	var lifted Verdict
+	err := s.config.Rules.Edit(r.Context(), who.act("lift verdict "+id), false, func(configured Rules, managed *Rules) error {
+		i := managed.verdict(id)
+		if i < 0 && configured.verdict(id) >= 0 {
+			return configuredElsewhere("verdict", r)
+		} else if i < 0 {
+			return unknown("verdict", r)
+		}
+		lifted = managed.Verdicts[i]
+		if err := mayLift(who, lifted); err != nil {
+			return err
+		}
+		managed.Verdicts = slices.Delete(managed.Verdicts, i, i+1)
+		return unchanged(r, lifted)
+	})
+	return lifted, err
+}

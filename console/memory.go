@@ -1,0 +1,107 @@
+package console
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"muster"
+)
+
+// The bounds of what is remembered for Idempotency-Key.
+const (
+	maxRemembered  = 1024
+	memoryTime     = 24 * time.Hour
+	maxIdempotency = 64 // octets of a key
+)
+
+// A memory has what was answered to requests with an Idempotency-Key, so that one
+// that is sent again, its answer being lost, has no further consequence. It does not
+// outlive the process.
+type memory struct {
+	mu   sync.Mutex
+	kept map[remembered]*recollection // guarded by mu
+}
+
+// A remembered request is known by who sent it, and their key.
+type remembered struct {
+	who muster.CertName
+	key string
+}
+
+type recollection struct {
+	until  time.Time
+	digest muster.Digest // of the request
+	done   chan struct{} // closed with the answer
+	answer reply
+	err    error
+}
+
+// once performs a request, or returns what was answered to the same one before. What
+// failed is forgotten.
+func (s *Server) once(r *http.Request, who caller, key string, at route) (reply, error) {
+	if len(key) > maxIdempotency {
+		return reply{}, muster.Refuse(muster.CodeRequestMalformed, "Idempotency-Key has more than %d octets", maxIdempotency)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return reply{}, muster.Refuse(muster.CodeRequestMalformed, "the body: %w", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	digest := muster.DigestOf(append([]byte(r.URL.RequestURI()+"\n"+r.Header.Get("Content-Type")+"\n"), body...))
+	id := remembered{who.Name, key}
+	entry, first, err := s.memory.enter(id, digest, s.config.Now())
+	if err != nil {
+		return reply{}, err
+	}
+	if !first {
+		select {
+		case <-entry.done:
+			return entry.answer, entry.err
+		case <-r.Context().Done():
+			return reply{}, r.Context().Err()
+		}
+	}
+	entry.answer, entry.err = s.perform(r, who, at)
+	if entry.err != nil {
+		s.memory.forget(id)
+	}
+	close(entry.done)
+	return entry.answer, entry.err
+}
+
+// enter returns the recollection of a request, and whether it is new.
+func (m *memory) enter(id remembered, digest muster.Digest, now time.Time) (entry *recollection, first bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if entry := m.kept[id]; entry != nil && now.Before(entry.until) {
+		if entry.digest != digest {
+			return nil, false, muster.Refuse(muster.CodeResourceConflict, "another request had the same Idempotency-Key")
+		}
+		return entry, false, nil
+	}
+	if len(m.kept) >= maxRemembered {
+		for id, entry := range m.kept {
+			if !now.Before(entry.until) {
+				delete(m.kept, id)
+			}
+		}
+		if len(m.kept) >= maxRemembered {
+			return nil, false, muster.Refuse(muster.CodeBusy, "%d requests with Idempotency-Key are remembered", maxRemembered)
+		}
+	}
+	if m.kept == nil {
+		m.kept = map[remembered]*recollection{}
+	}
+	entry = &recollection{until: now.Add(memoryTime), digest: digest, done: make(chan struct{})}
+	m.kept[id] = entry
+	return entry, true, nil
+}
+
+func (m *memory) forget(id remembered) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.kept, id)
+}

@@ -1,0 +1,127 @@
+package console
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"muster"
+)
+
+// The bounds of tokens.
+const (
+	maxTokens       = 1024            // that are valid at a time
+	maxTokenTime    = time.Hour       // of one that a program bears
+	signInTime      = 2 * time.Minute // in which a one-time link is to be opened
+	sessionTime     = 8 * time.Hour   // of a browser
+	tokenPrefix     = "muster_"       // so that a leaked one is recognized
+	sessionCookie   = "__Host-muster" // only over HTTPS, only for this host
+	tokenSecretSize = 32              // octets
+)
+
+// A tokenUse is what a token is good for.
+type tokenUse int
+
+const (
+	bearerToken  tokenUse = iota // Authorization: Bearer
+	signInToken                  // becomes a session, once
+	sessionToken                 // a cookie
+)
+
+// A token lets in whoever bears it as the client that had it issued. Only its hash
+// is kept, and in memory alone: none outlives the process.
+type token struct {
+	client Client
+	use    tokenUse
+	until  time.Time
+}
+
+// tokens are those that are valid.
+type tokens struct {
+	mu   sync.Mutex
+	kept map[[sha256.Size]byte]token // guarded by mu
+}
+
+// issue returns the secret of a new token.
+func (t *tokens) issue(client Client, use tokenUse, until, now time.Time) (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for hash, old := range t.kept {
+		if !now.Before(old.until) {
+			delete(t.kept, hash)
+		}
+	}
+	if len(t.kept) >= maxTokens {
+		return "", muster.Refuse(muster.CodeBusy, "%d tokens are valid; wait for one to expire", maxTokens)
+	}
+	octets := make([]byte, tokenSecretSize)
+	rand.Read(octets) // never fails
+	secret := tokenPrefix + base64.RawURLEncoding.EncodeToString(octets)
+	if t.kept == nil {
+		t.kept = map[[sha256.Size]byte]token{}
+	}
+	t.kept[sha256.Sum256([]byte(secret))] = token{client, use, until}
+	return secret, nil
+}
+
+// take returns the token with a secret, and forgets it if it is good for once.
+func (t *tokens) take(secret string, use tokenUse, now time.Time) (token, bool) {
+	hash := sha256.Sum256([]byte(secret))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	found, ok := t.kept[hash]
+	if !ok || found.use != use || !now.Before(found.until) {
+		return token{}, false
+	}
+	if use == signInToken {
+		delete(t.kept, hash)
+	}
+	return found, true
+}
+
+// revoke forgets a token, if there is one.
+func (t *tokens) revoke(secret string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.kept, sha256.Sum256([]byte(secret)))
+}
+
+// caller returns who had the token of a request issued, if they are still a client
+// with that role.
+func (t *tokens) caller(secret presented, clients []Client, now time.Time) (caller, error) {
+	found, ok := t.take(secret.text, secret.use, now)
+	if !ok {
+		return caller{}, muster.Refuse(muster.CodeTokenInvalid, "the token is unknown, spent or expired")
+	}
+	for _, c := range clients {
+		if c.is(found.client) && (c.Role == found.client.Role || c.Role == RoleAdmin || found.client.Role == RoleViewer) {
+			return caller{Client: found.client, token: true}, nil
+		}
+	}
+	return caller{}, muster.Refuse(muster.CodeTokenInvalid, "%s is no longer a client with the role %s", found.client.Name, found.client.Role)
+}
+
+// A presented token is what a request has.
+type presented struct {
+	text string
+	use  tokenUse
+}
+
+// tokenOf returns the token of a request: a header before a cookie.
+func tokenOf(r *http.Request) (presented, bool) {
+	if header := r.Header.Get("Authorization"); header != "" {
+		scheme, text, _ := strings.Cut(header, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			text = ""
+		}
+		return presented{text, bearerToken}, true
+	}
+	if cookie, err := r.Cookie(sessionCookie); err == nil {
+		return presented{cookie.Value, sessionToken}, true
+	}
+	return presented{}, false
+}

@@ -1,0 +1,278 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"muster"
+	"muster/cert"
+	"muster/mustertest"
+)
+
+// A world is a console with one client for each role, and what it is fed with.
+type world struct {
+	t      *testing.T
+	pki    *mustertest.PKI
+	server *Server
+	url    string
+
+	mu         sync.Mutex
+	now        time.Time
+	configured Rules
+	managed    Rules
+	acts       []Act
+	orders     []CommandOrder
+	unlisted   Role // whose client is gone
+	events     chan Event
+}
+
+const tenantScope = "//tenant.example/"
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	pki := mustertest.NewPKI(t)
+	w := &world{t: t, pki: pki, now: pki.Now, events: make(chan Event, 8)}
+	var clients []Client
+	add := func(name string, role Role, scope Scope) *Client {
+		as := mustertest.Name(t, muster.FlavourFQDN, name+".example.com")
+		clients = append(clients, Client{Name: as, Anchors: pki.Trust(as, 0).Anchors, Role: role, Scope: scope})
+		return &clients[len(clients)-1]
+	}
+	for _, role := range Roles() {
+		add(string(role), role, Scope{})
+	}
+	stakeholder, err := muster.ParseFQDN("tenant.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	add("tenant", RoleOperator, Scope{stakeholder, tenantScope})
+	add("revoked", RoleAdmin, Scope{}).Status = func([]*x509.Certificate, time.Time) cert.Findings { return cert.Findings{{Code: muster.CodeRevoked}} }
+	w.server = New(Config{
+		Clients: func() []Client {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return slices.DeleteFunc(slices.Clone(clients), func(c Client) bool { return w.unlisted != "" && c.Role == w.unlisted })
+		},
+		Sources: w.sources(), Logger: slog.New(slog.DiscardHandler), Now: w.clock,
+	})
+	listener := httptest.NewUnstartedServer(w.server)
+	own := pki.Function(t, "console.example.com").TLS()
+	listener.TLS = w.server.TLS(func() (*tls.Certificate, error) { return &own, nil })
+	listener.StartTLS()
+	t.Cleanup(listener.Close)
+	w.url = listener.URL
+	return w
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+// five returns five items, and pages of them.
+func five[T any](item func(i int, id string) T) List[T] {
+	return func(_ context.Context, q Query) (page Page[T], err error) {
+		begun := q.After == ""
+		for i := range 5 {
+			id := fmt.Sprint(i)
+			if begun && len(page.Items) == q.Limit {
+				page.Next = fmt.Sprint(i - 1)
+				return page, nil
+			}
+			if begun {
+				page.Items = append(page.Items, item(i, id))
+			}
+			begun = begun || id == q.After
+		}
+		if !begun {
+			return page, ErrNoCursor
+		}
+		return page, nil
+	}
+}
+
+func (w *world) sources() Sources {
+	at := w.pki.Now
+	return Sources{
+		Overview: func(context.Context) (Overview, error) {
+			return Overview{Function: "mef.example.com", Role: "mef", Version: "1", Started: at, Now: at, Checks: []Check{{Name: "store", OK: true}},
+				Certificates: []Certificate{{"identity", strings.Repeat("a", 64), "CN=mef", at.Add(time.Hour)}},
+				Totals:       map[string]uint64{"enrolled": 5}, Minutes: []Bucket{{Start: at, Enrolled: 5}}, Quarters: []Bucket{}}, nil
+		},
+		Enrolments: five(func(i int, id string) Enrolment {
+			return Enrolment{KeID: id + "@mef.example.com", EnroleeID: "//sp.example/" + id, MAF: "maf.example.com", State: "delivered", Created: at, Expires: at.Add(time.Hour), Fetched: &at, Fetches: i}
+		}),
+		Credentials: five(func(_ int, id string) Credential {
+			return Credential{KeID: id, Created: at, Expires: at, KeIDUntil: at}
+		}),
+		Registrations: five(func(_ int, id string) Registration {
+			return Registration{ID: id, Labels: []string{"a"}, Created: at, Modified: at, Expires: at}
+		}),
+		Keys: five(func(_ int, id string) Key {
+			return Key{ID: id, Targets: []string{}, Labels: []string{}, Created: at, Modified: at, Expires: at}
+		}),
+		Commands: five(func(_ int, id string) Command {
+			return Command{ID: id, Description: json.RawMessage(`{"class":1}`), Created: at, Changed: at}
+		}),
+		Refusals: five(func(_ int, id string) Refusal {
+			return Refusal{ID: id, Time: at, Code: muster.CodeExpired, Certificate: strings.Repeat("0", 64)}
+		}),
+		Audit:  five(func(_ int, id string) json.RawMessage { return json.RawMessage(`{"seq":` + id + `}`) }),
+		Events: w,
+		Rules:  w,
+		Explain: func(context.Context, string) (json.RawMessage, error) {
+			return json.RawMessage(`{"accepted":false}`), nil
+		},
+		Queue: func(_ context.Context, order CommandOrder) (Queued, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.orders = append(w.orders, order)
+			return Queued{1}, nil
+		},
+		Reload: func(context.Context) error { return muster.Refuse(muster.CodeConfiguration, "it is wrong") },
+		Record: func(_ context.Context, act Act) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.acts = append(w.acts, act)
+			return nil
+		},
+	}
+}
+
+// Watch implements EventSource.
+func (w *world) Watch(ctx context.Context, _ uint64, tell func(Event) error) error {
+	for {
+		select {
+		case e := <-w.events:
+			if err := tell(e); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Rules implements RuleKeeper, as do Edit and Check.
+func (w *world) Rules(context.Context) (configured, managed Rules, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.configured, w.managed, nil
+}
+
+func (w *world) Edit(_ context.Context, act Act, try bool, edit func(Rules, *Rules) error) error {
+	configured, managed, _ := w.Rules(context.Background())
+	copied := Rules{slices.Clone(managed.Anchors), slices.Clone(managed.Instructions), slices.Clone(managed.Verdicts)}
+	if err := edit(configured, &copied); err != nil || try {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.acts = append(w.acts, act)
+	w.managed = copied
+	return nil
+}
+
+func (w *world) Check(in Instruction) error {
+	if len(in.Targets) == 0 {
+		return muster.Refuse(muster.CodeConfiguration, "there is no target")
+	}
+	return nil
+}
+
+// as returns the identity of a client with a name under example.com.
+func (w *world) as(name string) *mustertest.Identity {
+	return w.pki.Function(w.t, name+".example.com")
+}
+
+// A request is what a test sends.
+type request struct {
+	identity     *mustertest.Identity
+	method, path string
+	body         any // marshalled, if it is no string
+	header       http.Header
+}
+
+// send returns the response, whose body it has read.
+func (w *world) send(r request) (*http.Response, []byte) {
+	w.t.Helper()
+	text, ok := r.body.(string)
+	if !ok && r.body != nil {
+		octets, err := json.Marshal(r.body)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		text = string(octets)
+	}
+	client := &tls.Config{InsecureSkipVerify: true}
+	if r.identity != nil {
+		client.Certificates = []tls.Certificate{r.identity.TLS()}
+	}
+	sent, err := http.NewRequestWithContext(w.t.Context(), r.method, w.url+r.path, strings.NewReader(text))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	sent.Header.Set("Content-Type", "application/json")
+	for name, values := range r.header {
+		sent.Header[name] = values
+	}
+	transport := &http.Transport{TLSClientConfig: client}
+	defer transport.CloseIdleConnections()
+	response, err := transport.RoundTrip(sent)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return response, body
+}
+
+// do sends a request as a client and returns the status and the JSON object.
+func (w *world) do(name, method, path string, body any) (int, map[string]any) {
+	w.t.Helper()
+	var identity *mustertest.Identity
+	if name != "" {
+		identity = w.as(name)
+	}
+	response, text := w.send(request{identity: identity, method: method, path: path, body: body})
+	var answer map[string]any
+	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&answer); err != nil {
+		w.t.Fatalf("%s %s: %d %q: %v", method, path, response.StatusCode, text, err)
+	}
+	return response.StatusCode, answer
+}
+
+// want sends a request as a client, and wants a status and a code.
+func (w *world) want(name, method, path string, body any, status int, code muster.Code) map[string]any {
+	w.t.Helper()
+	got, answer := w.do(name, method, path, body)
+	if text, _ := answer["code"].(string); got != status || text != string(code) {
+		w.t.Errorf("%s %s as %s: %d %v; want %d %s", method, path, name, got, answer, status, code)
+	}
+	return answer
+}
+
+// anchor returns a root in PEM, and its identifier.
+func (w *world) anchor() (text, id string) {
+	name := mustertest.Name(w.t, muster.FlavourFQDN, "device.example.com")
+	root := w.pki.Trust(name, 0).Anchors[0]
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})), muster.DigestOf(root.Raw).String()
+}
