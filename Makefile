@@ -1,9 +1,9 @@
-# What is shipped.
+# What is shipped, and what is measured.
 
 # VERSION is that of the release, without v.
 VERSION ?= 0.0.0
 
-.PHONY: build manual completions
+.PHONY: build manual completions bench
 
 # The same sources and the same Go give the same octets, in whatever folder.
 build:
@@ -19,3 +19,7 @@ completions: build
 	dist/muster completion bash >dist/completions/muster
 	dist/muster completion zsh >dist/completions/_muster
 	dist/muster completion fish >dist/completions/muster.fish
+
+# The targets of docs/performance.md, on this machine.
+bench: build
+	dist/muster bench compare

@@ -54,6 +54,7 @@ and latency counts from the intended begin: what waits behind a stall is not lef
 			return report.print(cmd.OutOrStdout())
 		},
 	}
+	cmd.AddCommand(newBenchCompareCommand(), newBenchBareCommand(), newBenchProfiledCommand())
 	flags := cmd.Flags()
 	flags.StringVar(&b.operation, "operation", opEnrolment, "what to measure: enrolment or re-attachment")
 	flags.StringVar(&via, "transport", "tls", "how devices reach MEF and MAF: tls or dtls")

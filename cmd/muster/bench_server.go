@@ -1,48 +1,74 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 // benchServers are a MEF and a MAF in processes of their own.
 type benchServers struct {
-	lab       *laboratory
-	processes []*exec.Cmd
+	lab      *laboratory
+	mef, maf *child
 }
 
 // benchPatience is how long a server may take to begin or to end.
 const benchPatience = 20 * time.Second
 
 func startBenchServers(ctx context.Context, dir string, devices int) (*benchServers, error) {
-	s := &benchServers{lab: &laboratory{Dir: dir, Devices: devices, now: time.Now()}}
-	var err error
-	if s.lab.mefPort, err = quietPort(); err != nil {
+	lab, err := newBenchLab(dir, devices)
+	if err != nil {
 		return nil, err
 	}
-	if s.lab.mafPort, err = quietPort(); err != nil {
+	s := &benchServers{lab: lab}
+	if s.mef, err = startSelf(ctx, "mef", "--config", lab.path("mef.yaml")); err != nil {
 		return nil, err
 	}
-	if err := s.lab.write(); err != nil {
+	if s.maf, err = startSelf(ctx, "maf", "--config", lab.path("maf.yaml")); err != nil {
+		s.stop()
 		return nil, err
 	}
-	for function, port := range map[string]uint16{"mef": s.lab.mefPort, "maf": s.lab.mafPort} {
-		if err := s.start(ctx, function, port); err != nil {
-			s.stop()
-			return nil, err
-		}
+	if err := errors.Join(s.mef.answers(ctx, lab.mefPort), s.maf.answers(ctx, lab.mafPort)); err != nil {
+		s.stop()
+		return nil, err
 	}
 	return s, nil
 }
+
+// newBenchLab writes a laboratory whose functions have ports on which nothing listens.
+func newBenchLab(dir string, devices int) (*laboratory, error) {
+	lab := &laboratory{Dir: dir, Devices: devices, now: time.Now()}
+	var err error
+	if lab.mefPort, err = quietPort(); err != nil {
+		return nil, err
+	}
+	if lab.mafPort, err = quietPort(); err != nil {
+		return nil, err
+	}
+	return lab, lab.write()
+}
+
+// stop ends the servers and waits for them.
+func (s *benchServers) stop() {
+	for _, server := range []*child{s.mef, s.maf} {
+		if server != nil {
+			server.stop()
+		}
+	}
+}
+
+// cpu is the CPU time that both servers have taken.
+func (s *benchServers) cpu() time.Duration { return s.mef.cpu() + s.maf.cpu() }
 
 // quietPort returns a port on which nothing listens, for both TCP and UDP. It is
 // below those that the system gives to whoever asks for any.
@@ -64,21 +90,52 @@ func quietPort() (port uint16, err error) {
 	return 0, err
 }
 
-// start runs a function and waits until it answers.
-func (s *benchServers) start(ctx context.Context, function string, port uint16) error {
+// A child is a server in a process of its own.
+type child struct {
+	process *exec.Cmd
+	stored  atomic.Int64 // enrolments of which it has said that they are stored
+}
+
+// startSelf runs this program with other arguments.
+func startSelf(ctx context.Context, args ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var said bytes.Buffer
-	process := exec.CommandContext(ctx, self, function, "--config", s.lab.path(function+".yaml"))
-	process.Stderr = &said
-	process.Cancel = func() error { return process.Process.Signal(os.Interrupt) }
-	process.WaitDelay = benchPatience
-	if err := process.Start(); err != nil {
-		return err
+	return startChild(ctx, self, args...)
+}
+
+func startChild(ctx context.Context, program string, args ...string) (*child, error) {
+	c := &child{process: exec.CommandContext(ctx, program, args...)}
+	c.process.Cancel = func() error { return c.process.Process.Signal(os.Interrupt) }
+	c.process.WaitDelay = benchPatience
+	said, err := c.process.StderrPipe()
+	if err != nil {
+		return nil, err
 	}
-	s.processes = append(s.processes, process)
+	if _, err := c.process.StdinPipe(); err != nil { // some servers end with their input
+		return nil, err
+	}
+	if err := c.process.Start(); err != nil {
+		return nil, err
+	}
+	go c.listen(said)
+	return c, nil
+}
+
+// listen counts what a MEF says about enrolments, and lets no child wait for a reader.
+func (c *child) listen(said io.Reader) {
+	lines := bufio.NewScanner(said)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), `"msg":"enrolled"`) {
+			c.stored.Add(1)
+		}
+	}
+	_, _ = io.Copy(io.Discard, said)
+}
+
+// answers waits until somebody takes connections at a port of this machine.
+func (c *child) answers(ctx context.Context, port uint16) error {
 	for until := time.Now().Add(benchPatience); time.Now().Before(until); {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
@@ -88,42 +145,47 @@ func (s *benchServers) start(ctx context.Context, function string, port uint16) 
 			return err
 		}
 	}
-	return errors.New("the " + function + " does not begin")
+	return fmt.Errorf("%s does not begin", filepath.Base(c.process.Path))
 }
 
-// stop ends the servers and waits for them.
-func (s *benchServers) stop() {
-	for _, process := range s.processes {
-		if process.Process.Signal(os.Interrupt) != nil {
-			_ = process.Process.Kill()
+// cpu is the CPU time that the child has taken.
+func (c *child) cpu() time.Duration { return cpuOf(c.process.Process.Pid) }
+
+// awaitStored waits until the child has said so many times that it has stored an
+// enrolment.
+func (c *child) awaitStored(ctx context.Context, wanted int64) error {
+	for until := time.Now().Add(benchPatience); c.stored.Load() < wanted; {
+		if !time.Now().Before(until) {
+			return fmt.Errorf("of %d enrolments that devices hold, the MEF has stored %d", wanted, c.stored.Load())
 		}
-		_ = process.Wait()
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// cpu is the CPU time that both servers have taken.
-func (s *benchServers) cpu() (sum time.Duration) {
-	for _, process := range s.processes {
-		sum += cpuOf(process.Process.Pid)
+// rest waits until the child has nothing left to do: until it takes less than a
+// hundredth of a processor.
+func (c *child) rest(ctx context.Context) error {
+	const look = 20 * time.Millisecond
+	for before, until := c.cpu(), time.Now().Add(benchPatience); time.Now().Before(until); {
+		if err := sleep(ctx, look); err != nil {
+			return err
+		}
+		now := c.cpu()
+		if now-before < look/100 {
+			return nil
+		}
+		before = now
 	}
-	return sum
+	return fmt.Errorf("%s does not come to rest", filepath.Base(c.process.Path))
 }
 
-// cpuOf is the CPU time that a process has taken, in steps of 10 ms, by the
-// figures of Linux; 0 on other systems.
-func cpuOf(pid int) time.Duration {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every architecture of Go
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
+// stop ends the child and waits for it.
+func (c *child) stop() {
+	if c.process.Process.Signal(os.Interrupt) != nil {
+		_ = c.process.Process.Kill()
 	}
-	// The name of the program, in parentheses, may have spaces; utime and stime are
-	// the 12th and 13th field after it.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(fields[11], 10, 64)
-	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * tick
+	_ = c.process.Wait()
 }

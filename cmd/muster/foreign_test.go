@@ -12,8 +12,6 @@ import (
 	"muster/mustertest"
 )
 
-const bootstrapLabel = "EXPORTER-oneM2M-Bootstrap"
-
 // What foreign programs print of an export of 48 octets.
 const (
 	opensslExport = `Keying material: ([0-9A-F]{96})`
