@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,6 +79,12 @@ func mount(t testing.TB, file, options string) (folder string, unmount func()) {
 // again as soon as there is space.
 func TestFullFileSystem(t *testing.T) {
 	t.Parallel()
+	for series := range long(t, 1) {
+		t.Run(strconv.Itoa(series), fillAndEmpty)
+	}
+}
+
+func fillAndEmpty(t *testing.T) {
 	folder, _ := mount(t, newFileSystem(t, 24), "commit=600")
 	path := createIn(t, folder)
 	store, err := sqlite.Open(t.Context(), path, sealer(t), sqlite.Options{})
@@ -86,7 +93,7 @@ func TestFullFileSystem(t *testing.T) {
 	}
 	l, credential := newLedger(), putCredential(t, store)
 	ballast := filepath.Join(folder, "ballast")
-	for round := range long(t, 3) {
+	for round := range 3 {
 		first := round * 1000
 		if failed := endure(t, l, store, first, 50); failed != 0 {
 			t.Errorf("%d writes failed beside free space", failed)
@@ -184,12 +191,14 @@ func cutPower(t *testing.T, setting string) (l *ledger, folder string) {
 // file system's memory is lost and the disk keeps its word.
 func TestPowerCutOfFileSystem(t *testing.T) {
 	t.Parallel()
-	for range long(t, 2) {
-		l, folder := cutPower(t, "")
-		if len(l.acknowledged) == 0 {
-			t.Fatal("nothing was acknowledged")
-		}
-		l.reconcile(t, filepath.Join(folder, "muster.db"))
+	for round := range long(t, 2) {
+		t.Run(strconv.Itoa(round), func(t *testing.T) { // which unmounts at its end
+			l, folder := cutPower(t, "")
+			if len(l.acknowledged) == 0 {
+				t.Fatal("nothing was acknowledged")
+			}
+			l.reconcile(t, filepath.Join(folder, "muster.db"))
+		})
 	}
 }
 
