@@ -7,9 +7,6 @@ import (
 	"fmt"
 
 	lib "modernc.org/sqlite/lib"
-
-	"muster"
-	"muster/tef"
 )
 
 // A Report is what Check found.
@@ -55,7 +52,7 @@ func Check(ctx context.Context, path string, sealer Sealer) (*Report, error) {
 	}
 	r := &Report{Rows: map[string]int{}}
 	for _, step := range []func(context.Context, *sql.Conn, *Store, *Report) error{
-		checkSchema, checkFile, checkDataKeys, checkEnrolments, checkCredentials, checkKeys, checkKpms,
+		checkSchema, checkFile, checkDataKeys, checkRecords,
 	} {
 		if err := step(ctx, conn, &Store{sealer: sealer}, r); err != nil {
 			if code(err) == lib.SQLITE_CORRUPT {
@@ -141,79 +138,23 @@ func checkDataKeys(ctx context.Context, conn *sql.Conn, s *Store, r *Report) err
 	return err
 }
 
-// opened notes whether a record opened.
-func (r *Report) opened(record []byte, err error) {
-	if err != nil {
-		r.wrong("%v", err)
-	} else if record != nil {
-		r.Sealed++
+func checkRecords(ctx context.Context, conn *sql.Conn, s *Store, r *Report) error {
+	for _, table := range sealedTables() {
+		err := each(ctx, conn, "SELECT "+table.columns+" FROM "+table.name+" ORDER BY rowid", func(rows *sql.Rows) error {
+			row, err := table.open(s, rows.Scan)
+			clear(row.key)
+			if err != nil {
+				r.wrong("%v", err)
+			} else if row.sealed != nil {
+				r.Sealed++
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-}
-
-func checkEnrolments(ctx context.Context, conn *sql.Conn, s *Store, r *Report) error {
-	return each(ctx, conn, `SELECT ke_id, maf_id, enrolee_id, generation, session, certificate, data_key, sealed, created, expires
-		FROM enrolment ORDER BY rowid`, func(rows *sql.Rows) error {
-		var octets []byte
-		var target string
-		var e scannedEnrolment
-		if err := rows.Scan(append([]any{&octets, &target}, e.columns()...)...); err != nil {
-			return err
-		}
-		id, err1 := keIDFrom(octets)
-		maf, err2 := muster.ParseFQDN(target)
-		err := errors.Join(err1, err2)
-		if err == nil {
-			_, err = s.assembleEnrolment(id, maf, e)
-		}
-		r.opened(e.sealed, err)
-		return nil
-	})
-}
-
-func checkCredentials(ctx context.Context, conn *sql.Conn, s *Store, r *Report) error {
-	return each(ctx, conn, `SELECT ke_id, km_id, enrolee_id, maf_id, data_key, sealed, created, expires, ke_id_until
-		FROM credential ORDER BY rowid`, func(rows *sql.Rows) error {
-		var c scannedCredential
-		if err := rows.Scan(&c.keID, &c.kmID, &c.enrolee, &c.maf, &c.dataKey, &c.sealed, &c.created, &c.expires, &c.keIDUntil); err != nil {
-			return err
-		}
-		_, err := s.assembleCredential(c)
-		r.opened(c.sealed, err)
-		return nil
-	})
-}
-
-func checkKeys(ctx context.Context, conn *sql.Conn, s *Store, r *Report) error {
-	return each(ctx, conn, `SELECT key_id, source_id, admin_fqdn, usage, labels, data_key, sealed, created, modified, expires, latest
-		FROM key_registration ORDER BY rowid`, func(rows *sql.Rows) error {
-		var octets []byte
-		var k scannedKey
-		if err := rows.Scan(append([]any{&octets}, k.columns()...)...); err != nil {
-			return err
-		}
-		id, err := keIDFrom(octets)
-		if err == nil {
-			_, err = s.assembleKey(tef.NewKeyID(id.Relative(), id.MEF()), k)
-		}
-		r.opened(k.sealed, err)
-		return nil
-	})
-}
-
-func checkKpms(ctx context.Context, conn *sql.Conn, s *Store, r *Report) error {
-	return each(ctx, conn, "SELECT kpm_id, enrolee_id, data_key, sealed, created, until FROM kpm ORDER BY rowid", func(rows *sql.Rows) error {
-		var text string
-		var k scannedKpm
-		if err := rows.Scan(append([]any{&text}, k.columns()...)...); err != nil {
-			return err
-		}
-		id, err := muster.ParseKpmID(text)
-		if err == nil {
-			_, err = s.assembleKpm(id, k)
-		}
-		r.opened(k.sealed, err)
-		return nil
-	})
+	return nil
 }
 
 // each calls visit for every row of a query.

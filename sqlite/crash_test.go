@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,8 +23,8 @@ const crashVariable = "MUSTER_CRASH_VICTIM"
 
 const victimWriters = 16
 
-// victim enrols as fast as it can and prints the number of each enrolment that
-// the store acknowledged, until it is killed.
+// victim enrols as fast as it can, while data keys come and go, and prints the
+// number of each enrolment that the store acknowledged, until it is killed.
 func victim(t *testing.T, task string) error {
 	lines := strings.Split(task, "\n")
 	first, err := strconv.Atoi(lines[0])
@@ -37,6 +38,14 @@ func victim(t *testing.T, task string) error {
 		}
 	}
 	failed := make(chan error)
+	go func() {
+		for {
+			if err := reseal(t.Context(), store); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
 	for w := range victimWriters {
 		go func() {
 			for n := first + w; ; n += victimWriters {
@@ -55,6 +64,15 @@ func victim(t *testing.T, task string) error {
 	return <-failed
 }
 
+// reseal puts everything under a new data key, in slices.
+func reseal(ctx context.Context, store *sqlite.Store) error {
+	err := store.RotateDataKey(ctx)
+	for n := 1; n > 0 && err == nil; {
+		n, err = store.Reseal(ctx, 20)
+	}
+	return err
+}
+
 // Whatever a killed process has acknowledged is there, opens, and is there once.
 // This does not test the sync of the disk, which a kill does not undo.
 func TestCrash(t *testing.T) {
@@ -62,9 +80,12 @@ func TestCrash(t *testing.T) {
 		t.Fatal(victim(t, task))
 	}
 	t.Parallel()
-	path := create(t)
-	l := newLedger()
-	for round := range long(t, 5) {
+	const lives = 5 // of a database
+	path, l := "", newLedger()
+	for round := range long(t, lives) {
+		if round%lives == 0 {
+			path, l = create(t), newLedger()
+		}
 		before := len(l.acknowledged)
 		for _, n := range killed(t, path, "", round*1_000_000, 50+rand.IntN(400)) {
 			l.acknowledged[n] = true

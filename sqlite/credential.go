@@ -23,9 +23,14 @@ func (s *Store) PutCredential(ctx context.Context, c maf.Credential) error {
 	if err != nil {
 		return err
 	}
-	_, err = do(ctx, &s.write, maf.ErrBusy, func() (struct{}, error) {
+	_, err = do(ctx, &s.write, maf.ErrBusy, func() (_ struct{}, err error) {
 		if found, err := s.findCredential(c); found || err != nil {
 			return struct{}{}, err
+		}
+		if s.replaced(dataKey) {
+			if dataKey, sealed, err = s.seal(c.Km.Reveal(), bindCredential(c)...); err != nil {
+				return struct{}{}, err
+			}
 		}
 		n, err := changed(s.write.insertCredential.Exec(keIDOctets(c.KeID), c.KmID.String(), c.EnroleeID.String(),
 			c.MAF.String(), dataKey, sealed, c.Created.Unix(), c.Expires.Unix(), c.KeIDUntil.Unix()))

@@ -81,6 +81,11 @@ func (s *Store) seal(key []byte, binding ...string) (uint32, []byte, error) {
 	return current.id, record, err
 }
 
+// replaced reports, in the writer, whether a key that was sealed before its turn
+// came must be sealed again: under an older data key no new record begins, so that
+// it can be forgotten when it has none.
+func (s *Store) replaced(dataKey uint32) bool { return dataKey != s.keys.current.Load().id }
+
 // unseal opens what a row holds. A row whose key was erased has neither number
 // nor record, and unsealing it yields nil.
 func (s *Store) unseal(id *uint32, record []byte, binding ...string) ([]byte, error) {

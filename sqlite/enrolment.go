@@ -85,6 +85,11 @@ func (s *Store) createEnrolment(e mef.Enrolment, rows []enrolmentRow, maxLive in
 		return mef.Enrolment{}, fmt.Errorf("%w: %s has %d", mef.ErrTooMany, e.EnroleeID, live)
 	}
 	e.Generation = newest + 1
+	if s.replaced(rows[0].dataKey) { // the others are as new
+		if _, rows, err = s.sealEnrolment(e); err != nil {
+			return mef.Enrolment{}, err
+		}
+	}
 	for _, row := range rows {
 		if newest > 0 {
 			if _, err := s.write.supersedeEnrolment.Exec(enrolee, row.maf); err != nil {

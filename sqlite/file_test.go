@@ -329,6 +329,7 @@ func TestFirstVersionIsBroughtForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	edit(t, path, `DROP TABLE key_target; DROP TABLE key_registration; DROP TABLE command; DROP TABLE kpm; PRAGMA user_version = 1;
+		DROP INDEX enrolment_data_key; DROP INDEX credential_data_key;
 		UPDATE data_key SET seals = seals`)
 	store = openAt(t, path)
 	if got, err := fetch(t.Context(), store, e); err != nil || !got.Ke.Equal(e.Ke) {

@@ -24,16 +24,11 @@ func (s *Store) CreateKey(ctx context.Context, r tef.KeyRegistration, maxLive in
 	if err != nil {
 		return tef.KeyRegistration{}, err
 	}
-	var dataKey *uint32
-	var sealed []byte
-	if !r.Key.IsZero() {
-		id, record, err := s.seal(r.Key.Reveal(), bindKey(r)...)
-		if err != nil {
-			return tef.KeyRegistration{}, err
-		}
-		dataKey, sealed = &id, record
+	dataKey, sealed, err := s.sealRegisteredKey(r)
+	if err != nil {
+		return tef.KeyRegistration{}, err
 	}
-	return do(ctx, &s.write, tef.ErrBusy, func() (tef.KeyRegistration, error) {
+	return do(ctx, &s.write, tef.ErrBusy, func() (_ tef.KeyRegistration, err error) {
 		if stored, found, err := s.replayKey(r); found || err != nil {
 			return stored, err
 		}
@@ -44,8 +39,22 @@ func (s *Store) CreateKey(ctx context.Context, r tef.KeyRegistration, maxLive in
 		if live >= maxLive {
 			return tef.KeyRegistration{}, fmt.Errorf("%w: %s has %d", tef.ErrTooMany, r.Source, live)
 		}
+		if dataKey != nil && s.replaced(*dataKey) {
+			if dataKey, sealed, err = s.sealRegisteredKey(r); err != nil {
+				return tef.KeyRegistration{}, err
+			}
+		}
 		return r, s.insertKey(r, dataKey, sealed)
 	})
+}
+
+// sealRegisteredKey returns nothing for a key that is derived from Ke.
+func (s *Store) sealRegisteredKey(r tef.KeyRegistration) (*uint32, []byte, error) {
+	if r.Key.IsZero() {
+		return nil, nil, nil
+	}
+	id, sealed, err := s.seal(r.Key.Reveal(), bindKey(r)...)
+	return &id, sealed, err
 }
 
 // prepareKey returns the registration as the store keeps it.

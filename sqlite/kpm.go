@@ -76,6 +76,11 @@ func (s *Store) writeImport(plan []mef.ImportStep, kpms []sealedKpm, overlap tim
 	for i, kpm := range kpms {
 		var n int
 		var err error
+		if s.replaced(kpm.dataKey) {
+			if kpm.dataKey, kpm.sealed, err = s.seal(kpm.Kpm.Reveal(), bindKpm(kpm.ProvisionedKpm)...); err != nil {
+				return err
+			}
+		}
 		switch plan[i] {
 		case mef.ReplaceKpm:
 			n, err = changed(s.write.replaceKpm.Exec(kpm.KpmID.String(), kpm.dataKey, kpm.sealed))

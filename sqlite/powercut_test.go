@@ -21,7 +21,8 @@ type recording struct {
 }
 
 // record enrols on a disk whose syncs fail now and then, if troubled. The log is
-// folded into the file often, so that cuts meet that as well.
+// folded into the file often, and the keys are put under a new data key now and
+// then, so that cuts meet that as well.
 func record(t *testing.T, enrolments int, troubled bool, settings ...string) recording {
 	t.Helper()
 	path := create(t)
@@ -55,6 +56,12 @@ func record(t *testing.T, enrolments int, troubled bool, settings ...string) rec
 		case troubled:
 			wantStoreFailed(t, err)
 		default:
+			t.Fatal(err)
+		}
+		if n%20 != 19 {
+			continue
+		}
+		if err := reseal(t.Context(), store); err != nil && !troubled {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +103,7 @@ func (r recording) cuts(t *testing.T, short int, chance *rand.Rand) []int {
 }
 
 // Wherever the power is cut, and whatever the disk has of what was not synced,
-// the store opens and has what it acknowledged.
+// the store opens and has what it acknowledged, and every key opens.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	chance := rand.New(rand.NewPCG(1, 2))
@@ -115,6 +122,9 @@ func TestPowerCut(t *testing.T) {
 			}
 			if err := store.Close(); err != nil {
 				t.Error(err)
+			}
+			if report, err := sqlite.Check(t.Context(), path, sealer(t)); err != nil || !report.Sound() {
+				t.Errorf("%s: after a cut at %d of %d: %+v, %v", what, cut, len(r.history), report, err)
 			}
 			sum = balance{sum.acknowledged + b.acknowledged, sum.present + b.present, sum.lost + b.lost, sum.doubled + b.doubled}
 		}

@@ -139,6 +139,11 @@ CREATE INDEX kpm_end ON kpm (until) WHERE state < 3;
 `, `
 ALTER TABLE key_registration ADD COLUMN fetches INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE key_registration ADD COLUMN fetched_at INTEGER;
+`, `
+CREATE INDEX enrolment_data_key ON enrolment (data_key) WHERE data_key IS NOT NULL;
+CREATE INDEX credential_data_key ON credential (data_key) WHERE data_key IS NOT NULL;
+CREATE INDEX key_registration_data_key ON key_registration (data_key) WHERE data_key IS NOT NULL;
+CREATE INDEX kpm_data_key ON kpm (data_key) WHERE data_key IS NOT NULL;
 `}
 }
 

@@ -56,6 +56,9 @@ type writeStatements struct {
 	kpmRow, insertKpm, replaceKpm, endOlderKpms, activateKpm, eraseOlderKpms, sweepKpms *sql.Stmt
 
 	commandRow, insertCommand, issueCommand, reportCommand, sweepCommands *sql.Stmt
+
+	swap           [sealedTableCount]*sql.Stmt
+	forgetDataKeys *sql.Stmt
 }
 
 func (w *writeStatements) prepare(ctx context.Context, on preparer) error {
@@ -65,7 +68,15 @@ func (w *writeStatements) prepare(ctx context.Context, on preparer) error {
 // all lists the statements. A unary plus keeps a column out of the choice of an
 // index: the index on (state, expires) is for sweeping alone.
 func (w *writeStatements) all() []statement {
-	return []statement{
+	var swaps []statement
+	forget := "DELETE FROM data_key AS k WHERE id < ?"
+	for i, table := range sealedTables() {
+		swaps = append(swaps, statement{&w.swap[i], "UPDATE " + table.name + " SET data_key = ?, sealed = ? WHERE rowid = ? AND sealed = ?"})
+		forget += " AND NOT EXISTS (SELECT 1 FROM " + table.name + " WHERE data_key = k.id)"
+	}
+	return append(swaps, []statement{
+		{&w.forgetDataKeys, forget},
+
 		{&w.begin, "BEGIN IMMEDIATE"},
 		{&w.end, "COMMIT"},
 		{&w.rollback, "ROLLBACK"},
@@ -165,7 +176,7 @@ func (w *writeStatements) all() []statement {
 			AND cmd_id = ?3 AND status > 0`},
 		{&w.sweepCommands, `DELETE FROM command WHERE position IN (
 			SELECT position FROM command WHERE status >= 20 AND changed <= ? LIMIT ?)`},
-	}
+	}...)
 }
 
 // keyColumns reads a key by the identifier in parameter 1, with its targets.
@@ -181,6 +192,8 @@ type readStatements struct {
 	kpm, kpmActivated *sql.Stmt
 
 	key, commandPending, commands *sql.Stmt
+
+	older [sealedTableCount]*sql.Stmt
 }
 
 const registrationColumns = "SELECT id, client_id, admin_fqdn, labels, km_id, created, modified, expires FROM registration"
@@ -191,7 +204,12 @@ func (r *readStatements) prepare(ctx context.Context, on preparer) error {
 
 func (r *readStatements) all() []statement {
 	const columns = "SELECT ke_id, km_id, enrolee_id, maf_id, data_key, sealed, created, expires, ke_id_until, "
-	return []statement{
+	var older []statement
+	for i, table := range sealedTables() {
+		older = append(older, statement{&r.older[i], "SELECT " + table.columns + " FROM " + table.name +
+			" WHERE data_key < ? ORDER BY data_key, rowid LIMIT ? OFFSET ?"})
+	}
+	return append(older, []statement{
 		{&r.credentialByKeID, columns + "state = 1 AND expires > ?2 AND ke_id_until > ?2 FROM credential WHERE ke_id = ?1"},
 		{&r.credentialByKmID, columns + "state IN (1, 2) AND expires > ?2 FROM credential WHERE km_id = ?1"},
 		{&r.activated, "SELECT 1 FROM credential WHERE km_id = ?1 AND +state = 2 AND expires > ?2"},
@@ -211,5 +229,5 @@ func (r *readStatements) all() []statement {
 		{&r.commandPending, "SELECT count(*) > 0 FROM command WHERE function = ? AND registration = ? AND status < 20"},
 		{&r.commands, `SELECT cmd_id, description, status, created, changed FROM command
 			WHERE function = ? AND registration = ? ORDER BY position`},
-	}
+	}...)
 }

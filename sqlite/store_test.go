@@ -2,6 +2,8 @@ package sqlite_test
 
 import (
 	"crypto/rand"
+	"database/sql"
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -66,3 +68,33 @@ func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, open) }
 
 func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, open) }
 func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, open) }
+
+func TestSealedStore(t *testing.T) {
+	mustertest.SealedStore(t, func(t testing.TB) (*sqlite.Store, func() *sqlite.Store, func(string) string) {
+		path := create(t)
+		store := openAt(t, path)
+		reopen := func() *sqlite.Store {
+			if err := store.Close(); err != nil {
+				t.Fatal(err)
+			}
+			store = openAt(t, path)
+			return store
+		}
+		return store, reopen, func(statement string) string { return query(t, path, statement) }
+	})
+}
+
+// query runs a statement on a database, which may be open, and returns the first
+// value of the answer.
+func query(t testing.TB, path, statement string) (answer string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRow(statement).Scan(&answer); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		t.Fatal(err)
+	}
+	return answer
+}
