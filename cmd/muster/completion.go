@@ -28,7 +28,7 @@ func wordsOf(cmd *cobra.Command, flag string) []string {
 		return slices.Sorted(maps.Keys(reasons()))
 	case "transport":
 		offered := []string{string(overTLS), string(overDTLS)}
-		if cmd.Name() == "demo" {
+		if cmd.Name() == "demo" || cmd.Name() == "compare" {
 			offered = append(offered, "both")
 		}
 		return offered
@@ -50,8 +50,8 @@ var argumentPlace = regexp.MustCompile(`^\[?([A-Z]+)\]?(\.\.\.)?$`)
 // placeholder of an argument or flag, files or folders, or by the name of a flag
 // its words. Else it offers nothing, rather than any file.
 func completeAll(cmd *cobra.Command) {
-	if cmd.Runnable() && !cmd.HasSubCommands() {
-		if cmd.ValidArgsFunction == nil {
+	if cmd.Runnable() {
+		if cmd.ValidArgsFunction == nil && !cmd.HasSubCommands() {
 			cmd.ValidArgsFunction = cobra.FixedCompletions(nil, completionOf(argumentOf(cmd.Use)))
 		}
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { completeFlag(cmd, f) })

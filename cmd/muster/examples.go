@@ -21,6 +21,7 @@ var examples = map[string][]string{
 	"muster kpm import":        {"muster kpm import --config lab/mef.yaml --dry-run keys.csv", "muster kpm import --config lab/mef.yaml keys.csv"},
 	"muster kpm seal":          {"muster kpm seal --config lab/device-0001.yaml keys.csv"},
 	"muster bench":             {"muster bench --operation re-attachment --transport dtls", "muster bench --rate 200 --duration 10s --json"},
+	"muster bench compare":     {"muster bench compare", "muster bench compare --transport tls --rounds 3 --profiles /tmp --json"},
 	"muster man":               {"muster man /usr/local/share/man/man1"},
 	"muster version":           {"muster version --json"},
 	"muster command list":      {"muster command list --config lab/mef.yaml --admin admin.lab.example --enrolee //sp.lab.example/device-0001"},
