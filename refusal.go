@@ -170,7 +170,7 @@ func Codes() []CodeMeaning {
 		{CodeServerName, "the ClientHello names this function in server_name (TS-0003 10.2)", "configure the peer with the function's FQDN"},
 		{CodeHandshakeFailed, "the handshake ends in mutual authentication", "see the detail; muster explain checks a certificate offline"},
 		{CodeHandshakeTimeout, "the handshake ends before its deadline", "check the network path and its MTU, and try again"},
-		{CodeUnreachable, "the other side can be connected to", "check its address and that it runs, and try again"},
+		{CodeUnreachable, "the other side takes connections and keeps them", "check its address and that it runs, and try again"},
 		{CodePeerAlert, "the peer accepts this side", "see the peer's log"},
 		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
 		{CodeStoreFailed, "what is answered is durable first", "see the detail: space, mount and health of the store's disk; the peer may try again"},

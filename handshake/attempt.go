@@ -22,6 +22,7 @@ const extendedMasterSecret = 23
 // the error.
 type attempt struct {
 	verify func(chain []*x509.Certificate, staple []byte) (muster.Peer, error)
+	client bool
 
 	mu       sync.Mutex
 	refusal  error // guarded by mu; the first reason to refuse
@@ -158,6 +159,8 @@ func (a *attempt) classify(err error, sent tls.AlertError) error {
 		return muster.Refuse(muster.CodeProtocolVersion, "%w", err)
 	case strings.Contains(err.Error(), "didn't provide a certificate"):
 		return muster.Refuse(muster.CodeNoCertificate, "%w", err)
+	case a.client && CutOff(err):
+		return muster.Refuse(muster.CodeUnreachable, "%w", err)
 	default:
 		return muster.Refuse(muster.CodeHandshakeFailed, "%w", err)
 	}

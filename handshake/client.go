@@ -28,7 +28,7 @@ func NewClient(config Config) (*Client, error) {
 // server has proved its key and the integrity of the handshake, but it may not
 // have stored anything yet.
 func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*Conn, error) {
-	a := &attempt{verify: c.config.VerifyStapled}
+	a := &attempt{verify: c.config.VerifyStapled, client: true}
 	if a.verify == nil {
 		a.verify = unstapled(c.config.Verify)
 	}

@@ -10,7 +10,10 @@ package handshake
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"io"
 	"net"
+	"syscall"
 
 	"muster"
 )
@@ -34,3 +37,9 @@ type Verify func(chain []*x509.Certificate) (muster.Peer, error)
 // goes on with a random key, so that the peer cannot tell an identity that is
 // unknown from a key that is wrong. The context ends with the handshake.
 type PSK func(ctx context.Context, identity string) (key []byte, err error)
+
+// CutOff reports whether err is that a stream ended without a word. A server with
+// no capacity for a handshake ends it so: to a client it is no refusal.
+func CutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

@@ -459,3 +459,18 @@ func TestParseChain(t *testing.T) {
 		}
 	}
 }
+
+// TestServerThatEndsTheStream has a server without capacity, which closes: the
+// client is to come back.
+func TestServerThatEndsTheStream(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	client := newClient(t, p.config(t, "device.example.com"))
+	near, far := net.Pipe()
+	go func() {
+		_, _ = far.Read(make([]byte, 4096))
+		_ = far.Close()
+	}()
+	_, err := client.Handshake(t.Context(), near)
+	wantCode(t, err, muster.CodeUnreachable)
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"muster"
@@ -32,6 +33,7 @@ type entrance struct {
 
 	threshold threshold
 	crowd     crowd
+	busy      atomic.Uint64 // handshakes that the function had no capacity for
 	guests    sync.WaitGroup
 }
 
@@ -90,10 +92,13 @@ func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, sh
 	begun := time.Now()
 	traced, span := e.tracer.Start(ctx, "handshake", tracing.Server)
 	span.Set("network.transport", string(via))
-	conn, err := shake(traced)
+	conn, err := shake(withTurn(traced))
 	span.End(spanCode(err))
 	e.set.Handshake(string(via), time.Since(begun), err)
 	if err != nil {
+		if muster.CodeOf(err) == muster.CodeBusy {
+			e.busy.Add(1)
+		}
 		logRefusal(log.With(e.refusals.note(remote, via, err)...), "handshake refused", err)
 		return
 	}

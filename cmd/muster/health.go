@@ -44,7 +44,7 @@ func (s *service) serveHealth(config metricsConfig, checks ...check) error {
 	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
 	s.closers = append(s.closers, server.Close)
 	s.tasks.Go(func() error {
-		if err := server.Serve(s.health); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(&boundedListener{Listener: s.health}); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil

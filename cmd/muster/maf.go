@@ -69,10 +69,14 @@ func newMAF(config *mafConfig, store mafStore, identity identitySource, status *
 	if err != nil {
 		return nil, nil, err
 	}
+	fetches := new(ration)
 	c := maf.Config{
 		FQDN: config.FQDN, KeIDLifetime: config.KeIDLifetime, FetchTimeout: config.FetchTimeout, RefusalMemory: config.RefusalMemory,
 		Wire: wire, Administrators: config.Administrators, MaxKeys: maxKeys, Rand: rand.Reader,
-		MayFetch: new(ration).take,
+		MayFetch: func(ctx context.Context, now time.Time) error {
+			endTurn(ctx) // a MEF may be far away
+			return fetches.take(ctx, now)
+		},
 	}
 	if c.Stakeholders, err = stakeholders(config.Stakeholders); err != nil {
 		return nil, nil, err

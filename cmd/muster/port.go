@@ -15,18 +15,21 @@ type streamServer interface {
 	Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error)
 }
 
-// newStreamServer returns the server for the credentials that a role knows. Those
-// with certificates go through the turnstile.
+// newStreamServer returns the server for the credentials that a role knows. Its
+// handshakes go through the turnstile.
 func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identitySource, r role, turns *turnstile) (streamServer, error) {
 	port := &sharedPort{timeout: limits.Timeout}
-	var err error
 	if r.psk != nil {
-		port.psk, err = tlspsk.NewServer(tlspsk.Config{
+		keys, err := tlspsk.NewServer(tlspsk.Config{
 			Name: name, PSK: r.psk, Suites: limits.pskSuites(), RefuseMACThenEncrypt: limits.RefuseMACThenEncrypt,
 			RefusalTime: r.pskTime, Timeout: limits.Timeout,
 		})
-		if err != nil || r.verify == nil {
-			return port.psk, err
+		if err != nil {
+			return nil, err
+		}
+		port.accepts, port.psk = keys.Accepts, pacedServer{keys, turns}
+		if r.verify == nil {
+			return port.psk, nil
 		}
 	}
 	certificates, err := handshake.NewServer(handshake.Config{
@@ -49,8 +52,9 @@ func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identity
 // other one gets that for certificates, which refuses what it does not understand.
 type sharedPort struct {
 	certificates streamServer
-	psk          *tlspsk.Server
-	timeout      time.Duration // of the first hello and the handshake together
+	psk          streamServer
+	accepts      func(suites []uint16) bool // whether they lead to psk
+	timeout      time.Duration              // of the first hello and the handshake together
 }
 
 // Handshake implements streamServer.
@@ -61,7 +65,7 @@ func (p *sharedPort) Handshake(ctx context.Context, conn net.Conn) (*handshake.C
 	if err != nil {
 		return nil, err
 	}
-	if p.psk.Accepts(suites) {
+	if p.accepts(suites) {
 		return p.psk.Handshake(ctx, whole)
 	}
 	return p.certificates.Handshake(ctx, whole)

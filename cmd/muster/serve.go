@@ -110,7 +110,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 			s.log.Debug("connection dropped", "error", err)
 		}
 	}}
-	r.set.WatchDoor(string(overTLS), metrics.Door{Live: door.crowd.count, HalfOpen: door.threshold.count, Shed: func() uint64 { return door.threshold.shedCount() + s.turns.shed.Load() }})
+	r.set.WatchDoor(string(overTLS), metrics.Door{Live: door.crowd.count, HalfOpen: door.threshold.count, Shed: func() uint64 { return door.threshold.shedCount() + door.busy.Load() }})
 	s.entrances = append(s.entrances, door)
 	s.tasks.Go(func() error { return door.acceptTLS(s.base, s.tls, server) })
 	s.log.Info("listening", "transport", overTLS, "address", s.tls.Addr().String())
@@ -118,7 +118,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 }
 
 func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeConfig, identity identitySource, r role) error {
-	config := dtls12.Config{Name: name, PSK: r.psk, LookupTime: r.pskTime, Timeout: limits.Timeout, MTU: limits.MTU, SNIOptional: limits.ServerNameOptional}
+	config := dtls12.Config{Name: name, PSK: r.psk, LookupTime: r.pskTime, Timeout: limits.Timeout, MTU: limits.MTU, SNIOptional: limits.ServerNameOptional, Turn: s.turns.take}
 	if r.verify != nil {
 		config.Identity, config.Verify = identity, r.verifyNow
 	}
@@ -143,7 +143,7 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 			s.log.Debug("association ended", "error", err)
 		}
 	}}
-	r.set.WatchDoor(string(overDTLS), metrics.Door{Live: door.crowd.count, HalfOpen: s.dtls.HalfOpen, Shed: s.dtls.Shed})
+	r.set.WatchDoor(string(overDTLS), metrics.Door{Live: door.crowd.count, HalfOpen: s.dtls.HalfOpen, Shed: func() uint64 { return s.dtls.Shed() + door.busy.Load() }})
 	s.entrances = append(s.entrances, door)
 	s.tasks.Go(func() error { return door.acceptDTLS(s.base, s.dtls, server) })
 	s.log.Info("listening", "transport", overDTLS, "address", s.dtls.Addr().String())

@@ -25,14 +25,12 @@ const (
 	maxTurn = 50 * time.Millisecond
 )
 
-// A turnstile lets as many handshakes with certificates compute at once as the
-// processors bear. What is beyond waits before its first asymmetric operation,
-// where it has cost little, and is shed when the wait gets long; a handshake that
-// has begun takes its next turn before all newcomers, so that what was spent on
-// it is not lost. It may be used by several goroutines.
+// A turnstile lets as many handshakes compute at once as the processors bear. What
+// is beyond waits before its first asymmetric operation, or its search for a
+// pre-shared key, where it has cost little, and is shed when the wait gets long; a
+// handshake that has begun takes its next turn before all newcomers, so that what
+// was spent on it is not lost. It may be used by several goroutines.
 type turnstile struct {
-	shed atomic.Uint64 // newcomers turned away so far
-
 	mu        sync.Mutex
 	free      int // turns; guarded by mu, as all below
 	begun     []chan error
@@ -62,6 +60,33 @@ func (t *turnstile) enter(first bool) (leave func(), err error) {
 		timer.Stop()
 		end()
 	}, nil
+}
+
+// turnKey is the context key of the turn that a handshake has.
+type turnKey struct{}
+
+// withTurn returns the context of a handshake whose turns endTurn can end.
+func withTurn(ctx context.Context) context.Context {
+	return context.WithValue(ctx, turnKey{}, new(atomic.Pointer[func()]))
+}
+
+// endTurn ends the turn of a handshake that is about to wait for something other
+// than a processor. It may be called without one.
+func endTurn(ctx context.Context) {
+	if turn, ok := ctx.Value(turnKey{}).(*atomic.Pointer[func()]); ok {
+		if leave := turn.Load(); leave != nil {
+			(*leave)()
+		}
+	}
+}
+
+// take is enter for a handshake with a context of withTurn.
+func (t *turnstile) take(ctx context.Context, first bool) (leave func(), err error) {
+	leave, err = t.enter(first)
+	if turn, ok := ctx.Value(turnKey{}).(*atomic.Pointer[func()]); ok && err == nil {
+		turn.Store(&leave)
+	}
+	return leave, err
 }
 
 func (t *turnstile) wait(first bool) error {
@@ -98,7 +123,6 @@ func (t *turnstile) next() {
 			first.turn <- nil
 			return
 		}
-		t.shed.Add(1)
 		first.turn <- muster.Refuse(muster.CodeBusy, "handshakes have waited longer than %v for a processor for %v", maxDelay, shedAfter)
 	}
 	t.free++
@@ -126,7 +150,7 @@ type pacedServer struct {
 
 // Handshake implements streamServer.
 func (s pacedServer) Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error) {
-	paced := &pacedConn{Conn: conn, turns: s.turns}
+	paced := &pacedConn{Conn: conn, ctx: ctx, turns: s.turns}
 	done, err := s.server.Handshake(ctx, paced)
 	paced.finish()
 	return done, err
@@ -137,6 +161,7 @@ func (s pacedServer) Handshake(ctx context.Context, conn net.Conn) (*handshake.C
 // writes less than a socket's buffer holds, so that writing does not wait.
 type pacedConn struct {
 	net.Conn
+	ctx     context.Context // of the handshake
 	turns   *turnstile
 	begun   bool   // it has had a turn
 	leave   func() // nil without a turn
@@ -153,7 +178,7 @@ func (c *pacedConn) Read(p []byte) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	leave, err := c.turns.enter(!c.begun)
+	leave, err := c.turns.take(c.ctx, !c.begun)
 	if err != nil {
 		_ = c.Conn.Close() // a farewell would cost what there is too little of
 		return 0, err

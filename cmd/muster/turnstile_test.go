@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/tef"
 )
 
 // TestOverloadKeepsThroughput offers a turnstile ten times what it can bear: it
@@ -69,7 +70,7 @@ func TestOverloadKeepsThroughput(t *testing.T) {
 		if p99 := settled[len(settled)*99/100]; p99 > time.Second {
 			t.Errorf("once it sheds, one in a hundred takes %v", p99)
 		}
-		if shed+len(took) != 10*capacity*lasts || stile.free != turns || int(stile.shed.Load()) != shed {
+		if shed+len(took) != 10*capacity*lasts || stile.free != turns {
 			t.Errorf("%d done, %d shed, %d turns are free", len(took), shed, stile.free)
 		}
 	})
@@ -113,21 +114,97 @@ func TestTurnEnds(t *testing.T) {
 	})
 }
 
-// TestEnrolmentGoesThroughTheTurnstile enrols devices one by one with a turnstile
-// of one turn: each handshake gives it back.
-func TestEnrolmentGoesThroughTheTurnstile(t *testing.T) {
+// idle fails the test unless all turns are free, and nobody waits.
+func (s *turnstile) idle(t testing.TB) {
+	t.Helper()
+	await(t, "a turn is not given back", func() (struct{}, bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return struct{}{}, s.free == turnsOfMachine() && len(s.begun)+len(s.newcomers) == 0
+	})
+}
+
+// TestHandshakesGiveTheirTurnBack enrols and attaches devices over every transport.
+func TestHandshakesGiveTheirTurnBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	w.maf.Listen.TLS = "127.0.0.1:0"
+	w.startMEF()
+	w.startMAF()
+	for n, via := range []transport{overTLS, overDTLS} {
+		config := w.deviceConfig(n, via)
+		if via == overTLS {
+			config.MAF.Transport, config.MAF.Address = overTLS, w.mafTLS
+		}
+		w.attached(config)
+	}
+	w.mefService.turns.idle(t)
+	w.mafService.turns.idle(t)
+}
+
+// crammed takes all turns of a service and lets it be overloaded for long, until
+// the result is called.
+func crammed(t testing.TB, s *service) (empty func()) {
+	t.Helper()
+	s.turns.mu.Lock()
+	defer s.turns.mu.Unlock()
+	if s.turns.free != turnsOfMachine() {
+		t.Fatalf("%d turns are free", s.turns.free)
+	}
+	s.turns.free = 0
+	s.turns.longSince = time.Now().Add(-2 * shedAfter)
+	return sync.OnceFunc(func() {
+		for range turnsOfMachine() {
+			s.turns.next()
+		}
+	})
+}
+
+// TestOverloadedFunctions has both functions without a turn for longer than they
+// let anybody wait. Newcomers are shed, with an error after which a device comes
+// back; sessions go on.
+func TestOverloadedFunctions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3)
+	w.maf.Listen.TLS = "127.0.0.1:0"
 	w.startMEF()
-	stile := w.mefService.turns
-	for n := range 3 {
-		_, err := w.device(w.deviceConfig(n, overTLS)).Enrol(t.Context())
+	w.startMAF()
+	w.attached(w.deviceConfig(0, overTLS))
+	session, err := w.device(w.deviceConfig(0, overTLS)).Ensure(t.Context())
+	must(t, err)
+	defer func() { must(t, session.Close()) }()
+	w.mefService.turns.idle(t)
+	w.mafService.turns.idle(t)
+
+	for n, via := range []transport{overTLS, overDTLS} {
+		empty := crammed(t, w.mefService)
+		ended := make(chan error, 1)
+		config := w.deviceConfig(1+n, via)
+		config.Handshake.Timeout = 2 * time.Second
+		device := w.device(config)
+		go func() {
+			_, err := device.Enrol(t.Context())
+			ended <- err
+		}()
+		await(t, "nobody waits for a turn", func() (struct{}, bool) {
+			w.mefService.turns.mu.Lock()
+			defer w.mefService.turns.mu.Unlock()
+			return struct{}{}, len(w.mefService.turns.newcomers) > 0
+		})
+		time.Sleep(maxDelay + maxDelay/4)
+		empty()
+		if err := <-ended; exitCode(err) != exitUnreachable {
+			t.Errorf("over %s, a device that was shed: %v", via, err)
+		}
+		_, err := device.Enrol(t.Context())
 		must(t, err)
+		w.mefService.turns.idle(t)
 	}
-	stile.mu.Lock()
-	defer stile.mu.Unlock()
-	if stile.free != turnsOfMachine() || len(stile.begun)+len(stile.newcomers) != 0 {
-		t.Errorf("%d of %d turns are free", stile.free, turnsOfMachine())
+	w.mefLog.await(t, muster.CodeBusy)
+	defer crammed(t, w.mafService)()
+	registration := tef.KeyRegistration{Usage: tef.SUIDMAFForSAEF, Targets: []string{w.deviceConfig(1, overTLS).EnroleeID.String()}}
+	if _, err := session.RegisterKey(t.Context(), registration); err != nil {
+		t.Errorf("a session ends in overload: %v", err)
 	}
 }
 
@@ -138,7 +215,7 @@ func TestShedConnectionIsClosed(t *testing.T) {
 		near, far := net.Pipe()
 		refused := make(chan error)
 		go func() {
-			_, err := (&pacedConn{Conn: far, turns: stile}).Read(make([]byte, 1))
+			_, err := (&pacedConn{Conn: far, ctx: t.Context(), turns: stile}).Read(make([]byte, 1))
 			refused <- err
 		}()
 		_, err := near.Write([]byte{22})

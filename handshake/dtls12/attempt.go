@@ -32,7 +32,39 @@ type attempt struct {
 	absent   error // why there was no key for the peer's psk_identity
 	peer     muster.Peer
 	verified bool
-	shown    bool // our certificate was asked for
+	shown    bool   // our certificate was asked for
+	leave    func() // ends the turn to compute; nil without one
+}
+
+// enter waits for a turn to compute, which ends when this side sends something,
+// or the handshake ends.
+func (a *attempt) enter(first bool) error {
+	if a.config.Turn == nil {
+		return nil
+	}
+	leave, err := a.config.Turn(a.ctx, first)
+	if err != nil {
+		return a.refuse(err)
+	}
+	a.mu.Lock()
+	a.leave = leave
+	a.mu.Unlock()
+	if a.ctx.Err() != nil { // nobody waits for the result any more
+		a.pause()
+		return context.Cause(a.ctx)
+	}
+	return nil
+}
+
+// pause ends the turn to compute, if there is one.
+func (a *attempt) pause() {
+	a.mu.Lock()
+	leave := a.leave
+	a.leave = nil
+	a.mu.Unlock()
+	if leave != nil {
+		leave()
+	}
 }
 
 // refuse records the first reason and returns its argument.
@@ -72,6 +104,9 @@ func (a *attempt) verifyPeerCertificate(raw [][]byte, _ [][]*x509.Certificate) (
 	chain, err := handshake.ParseChain(raw)
 	if err != nil {
 		return a.refuse(err)
+	}
+	if err := a.enter(false); err != nil {
+		return err
 	}
 	peer, err := a.config.Verify(chain)
 	if err != nil {
@@ -136,6 +171,7 @@ func (a *attempt) clientKey([]byte) ([]byte, error) {
 // tree.
 func (a *attempt) run(w *wire, conn *dtls.Conn) (*handshake.Conn, error) {
 	err := conn.HandshakeContext(a.ctx)
+	a.pause()
 	if err == nil || finished(conn) {
 		var session *muster.Session
 		if session, err = a.session(conn, w); err == nil {

@@ -96,6 +96,9 @@ func options(a *attempt, w *wire) []dtls.ServerOption {
 			if err := a.examine(w); err != nil {
 				return nil, a.refuse(err)
 			}
+			if err := a.enter(true); err != nil {
+				return nil, err
+			}
 			proof := time.AfterFunc(a.config.LookupTime+a.config.cookieTimeout(), func() { a.abandon(errUnproved) })
 			context.AfterFunc(a.ctx, func() { proof.Stop() })
 			return a.serverKey(identity)
@@ -107,6 +110,9 @@ func options(a *attempt, w *wire) []dtls.ServerOption {
 		dtls.WithGetCertificate(func(*dtls.ClientHelloInfo) (*tls.Certificate, error) {
 			if err := a.examine(w); err != nil {
 				return nil, a.refuse(err)
+			}
+			if err := a.enter(true); err != nil {
+				return nil, err
 			}
 			return a.identity()
 		}))

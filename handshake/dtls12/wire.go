@@ -150,6 +150,10 @@ func sameAddr(a, b net.Addr) bool {
 // WriteTo implements net.PacketConn.
 func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
 	if !w.passing.Load() {
+		w.attempt.pause()
+		if muster.CodeOf(w.attempt.reason()) == muster.CodeBusy { // a farewell would be taken for a refusal
+			return len(b), nil
+		}
 		b = w.examine(b)
 	}
 	if connected, ok := w.PacketConn.(net.Conn); ok && connected.RemoteAddr() != nil {

@@ -29,7 +29,7 @@ func establish(ctx context.Context, transport net.Conn, m *machine) (*handshake.
 		err = transport.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		err = handshakeError(ctx, err)
+		err = m.handshakeError(ctx, err)
 		if !asked.IsZero() {
 			level(ctx, time.Until(asked.Add(m.config.RefusalTime)))
 		}
@@ -103,12 +103,15 @@ func fill(transport net.Conn, in *incoming) error {
 }
 
 // handshakeError gives every error of a handshake a code.
-func handshakeError(ctx context.Context, err error) error {
+func (m *machine) handshakeError(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return muster.Refuse(muster.CodeHandshakeTimeout, "the handshake was given up: %w", cause)
 	}
 	if muster.CodeOf(err) != "" {
 		return err
+	}
+	if m.client && handshake.CutOff(err) {
+		return muster.Refuse(muster.CodeUnreachable, "the server ended the connection: %w", err)
 	}
 	return muster.Refuse(muster.CodeHandshakeFailed, "the connection failed: %w", err)
 }

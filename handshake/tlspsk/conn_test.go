@@ -403,3 +403,21 @@ func TestNothingPrintsAKey(t *testing.T) {
 		}
 	}
 }
+
+// TestServerThatEndsTheStream has a server without capacity, which closes: the
+// client is to come back.
+func TestServerThatEndsTheStream(t *testing.T) {
+	t.Parallel()
+	client, err := NewClient(config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := loopback(t)
+	go func() {
+		_, _ = b.Read(make([]byte, 1))
+		_ = b.Close() // with more to read, which resets the connection
+	}()
+	if _, err := client.Handshake(t.Context(), a); muster.CodeOf(err) != muster.CodeUnreachable {
+		t.Errorf("the client ends with %v", err)
+	}
+}

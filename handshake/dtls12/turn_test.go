@@ -1,0 +1,115 @@
+package dtls12_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"muster"
+	"muster/handshake/dtls12"
+	"muster/mustertest"
+)
+
+// turns notes which turns a server takes, and how many have not ended.
+type turns struct {
+	taken  []bool // by the server's handshake; whether each was the first
+	open   atomic.Int32
+	refuse error
+}
+
+func (t *turns) take(_ context.Context, first bool) (func(), error) {
+	t.taken = append(t.taken, first)
+	if t.refuse != nil {
+		return nil, t.refuse
+	}
+	t.open.Add(1)
+	return func() { t.open.Add(-1) }, nil
+}
+
+// TestTurns has a server ask for its turns before it computes, and give back each.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	t.Run("certificates", func(t *testing.T) {
+		t.Parallel()
+		var turns turns
+		config := p.config(t, serverName)
+		config.Turn = turns.take
+		atServer, atClient := meet(t, newServer(t, config), newClient(t, p.config(t, "device.example.com")), mustertest.Loss{})
+		export(t, atServer)
+		export(t, atClient)
+		if !slices.Equal(turns.taken, []bool{true, false}) || turns.open.Load() != 0 {
+			t.Errorf("the turns were %v, of which %d have not ended", turns.taken, turns.open.Load())
+		}
+	})
+	t.Run("key", func(t *testing.T) {
+		t.Parallel()
+		var turns turns
+		config, client := keyConfig(t)
+		config.Turn = turns.take
+		atServer, _ := meet(t, newServer(t, config), newClient(t, client), mustertest.Loss{})
+		export(t, atServer)
+		if !slices.Equal(turns.taken, []bool{true}) || turns.open.Load() != 0 {
+			t.Errorf("the turns were %v, of which %d have not ended", turns.taken, turns.open.Load())
+		}
+	})
+}
+
+// TestNoTurn has a server without capacity: it signs nothing and looks nothing up,
+// forgets the client and tells it nothing, so that the client comes back later.
+func TestNoTurn(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	certificates, device := p.config(t, serverName), p.config(t, "device.example.com")
+	certificates.Identity = func() (*tls.Certificate, error) {
+		t.Error("the server's certificate was asked for")
+		return nil, errors.New("not now")
+	}
+	keys, keyDevice := keyConfig(t)
+	keys.PSK = func(context.Context, string) ([]byte, error) {
+		t.Error("the key was looked up")
+		return nil, errors.New("not now")
+	}
+	for name, configs := range map[string][2]dtls12.Config{"certificates": {certificates, device}, "key": {keys, keyDevice}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			turns := turns{refuse: muster.Refuse(muster.CodeBusy, "no turn")}
+			server, client := configs[0], configs[1]
+			server.Turn, client.Timeout = turns.take, time.Second
+			atServer, atClient := meet(t, newServer(t, server), newClient(t, client), mustertest.Loss{})
+			wantCode(t, atServer.err, muster.CodeBusy)
+			wantCode(t, atClient.err, muster.CodeHandshakeTimeout)
+			if !slices.Equal(turns.taken, []bool{true}) {
+				t.Errorf("the turns were %v", turns.taken)
+			}
+		})
+	}
+}
+
+// TestTurnTooLate has a handshake given up while it waits for its turn: the turn
+// that it is given then ends at once.
+func TestTurnTooLate(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	var turns turns
+	config := p.config(t, serverName)
+	given := make(chan struct{})
+	config.Turn = func(ctx context.Context, first bool) (func(), error) {
+		<-ctx.Done()
+		defer close(given)
+		return turns.take(ctx, first)
+	}
+	config.Timeout = 200 * time.Millisecond
+	client := p.config(t, "device.example.com")
+	client.Timeout = time.Second
+	atServer, _ := meet(t, newServer(t, config), newClient(t, client), mustertest.Loss{})
+	wantCode(t, atServer.err, muster.CodeHandshakeTimeout)
+	<-given
+	if turns.open.Load() != 0 {
+		t.Error("a handshake that was given up keeps its turn")
+	}
+}
