@@ -1,9 +1,9 @@
 package console
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -47,9 +47,15 @@ type AnchorOrder struct {
 	PEM string `json:"pem"`
 }
 
-// rulesOf returns the configured and the operators' rules, in this order.
-func (s *Server) rulesOf(r *http.Request) (all Rules, err error) {
-	configured, managed, err := s.config.Rules.Rules(r.Context())
+// A ref is a resource, as an operator saw it.
+type ref struct {
+	id  string
+	tag string // entity tag, or list of them; empty for whatever it is now
+}
+
+// rules returns the configured and the operators' rules, in this order.
+func (s *Sources) rules(ctx context.Context) (all Rules, err error) {
+	configured, managed, err := s.Rules.Rules(ctx)
 	return Rules{
 		slices.Concat(configured.Anchors, managed.Anchors), slices.Concat(configured.Instructions, managed.Instructions), slices.Concat(configured.Verdicts, managed.Verdicts),
 	}, err
@@ -60,7 +66,7 @@ func pageOf[T any](items []T, q Query, id func(T) string) (Page[T], error) {
 	if q.After != "" {
 		last := slices.IndexFunc(items, func(item T) bool { return id(item) == q.After })
 		if last < 0 {
-			return Page[T]{}, muster.Refuse(muster.CodeRequestMalformed, "after: %w", ErrNoCursor)
+			return Page[T]{}, ErrNoCursor
 		}
 		items = items[last+1:]
 	}
@@ -71,39 +77,35 @@ func pageOf[T any](items []T, q Query, id func(T) string) (Page[T], error) {
 	return page, nil
 }
 
-func (s *Server) instructions(who caller, r *http.Request) (any, error) {
-	q, err := queryOf(r, "enrolee", "origin")
+func (s *Sources) instructions(ctx context.Context, q Query) (Page[Instruction], error) {
+	all, err := s.rules(ctx)
 	if err != nil {
-		return nil, err
-	}
-	all, err := s.rulesOf(r)
-	if err != nil {
-		return nil, err
+		return Page[Instruction]{}, err
 	}
 	seen := slices.DeleteFunc(all.Instructions, func(in Instruction) bool {
-		return !in.scoped(who.Scope) || !strings.HasPrefix(in.EnroleeID+in.Template, q.Filter["enrolee"]) || q.Filter["origin"] != "" && in.Origin != q.Filter["origin"]
+		return !in.scoped(q.Scope) || !strings.HasPrefix(in.EnroleeID+in.Template, q.Filter["enrolee"]) || q.Filter["origin"] != "" && in.Origin != q.Filter["origin"]
 	})
 	return pageOf(seen, q, func(in Instruction) string { return in.ID })
 }
 
-func (s *Server) instruction(who caller, r *http.Request) (any, error) {
-	all, err := s.rulesOf(r)
+func (s *Server) instruction(ctx context.Context, who caller, seen ref) (Instruction, error) {
+	all, err := s.config.rules(ctx)
 	if err != nil {
-		return nil, err
+		return Instruction{}, err
 	}
-	i := all.instruction(r.PathValue("id"))
+	i := all.instruction(seen.id)
 	if i < 0 || !all.Instructions[i].scoped(who.Scope) {
-		return nil, unknown("instruction", r)
+		return Instruction{}, unknown("instruction", seen.id)
 	}
 	return all.Instructions[i], nil
 }
 
-func unknown(what string, r *http.Request) error {
-	return muster.Refuse(muster.CodeResourceUnknown, "there is no %s %s", what, r.PathValue("id"))
+func unknown(what, id string) error {
+	return muster.Refuse(muster.CodeResourceUnknown, "there is no %s %s", what, id)
 }
 
-func configuredElsewhere(what string, r *http.Request) error {
-	return muster.Refuse(muster.CodeResourceConflict, "the %s %s stands in the configuration, and is changed there", what, r.PathValue("id"))
+func configuredElsewhere(what, id string) error {
+	return muster.Refuse(muster.CodeResourceConflict, "the %s %s stands in the configuration, and is changed there", what, id)
 }
 
 // accept makes an instruction of an operator ready to be kept, or returns what is
@@ -160,13 +162,9 @@ func (s shelf) put(managed *Rules, in Instruction, replace bool) (done Imported,
 	return done, err
 }
 
-func (s *Server) createInstruction(who caller, r *http.Request) (any, error) {
-	var in Instruction
-	if err := decode(r, &in); err != nil {
-		return nil, err
-	}
+func (s *Server) createInstruction(ctx context.Context, who caller, in Instruction) (Instruction, error) {
 	in.identify()
-	err := s.config.Rules.Edit(r.Context(), who.act("create instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
+	err := s.config.Rules.Edit(ctx, who.act("create instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
 		if err := s.accept(who, &in, anchorsOf(configured, managed)); err != nil {
 			return err
 		}
@@ -187,41 +185,35 @@ func anchorsOf(configured Rules, managed *Rules) func(string) bool {
 
 // own returns the index of an operators' instruction that the caller may change, if
 // it is as they think it is.
-func own(who caller, r *http.Request, configured Rules, managed *Rules) (int, error) {
-	id := r.PathValue("id")
-	i := managed.instruction(id)
+func own(who caller, seen ref, configured Rules, managed *Rules) (int, error) {
+	i := managed.instruction(seen.id)
 	switch {
-	case configured.instruction(id) >= 0:
-		return i, configuredElsewhere("instruction", r)
+	case configured.instruction(seen.id) >= 0:
+		return i, configuredElsewhere("instruction", seen.id)
 	case i < 0 || !managed.Instructions[i].scoped(who.Scope):
-		return i, unknown("instruction", r)
+		return i, unknown("instruction", seen.id)
 	}
-	return i, unchanged(r, managed.Instructions[i])
+	return i, seen.unchanged(managed.Instructions[i])
 }
 
-// unchanged refuses a request whose If-Match is not about a resource as it is.
-func unchanged(r *http.Request, resource any) error {
-	wanted := r.Header.Get("If-Match")
-	if wanted == "" {
+// unchanged refuses what is asked of a resource that is not as it was seen.
+func (seen ref) unchanged(resource any) error {
+	if seen.tag == "" {
 		return nil
 	}
 	body, err := json.Marshal(resource)
-	if err == nil && !matches(wanted, tagOf(body)) {
+	if err == nil && !matches(seen.tag, tagOf(body)) {
 		err = muster.Refuse(muster.CodeResourceChanged, "it is not what If-Match names")
 	}
 	return err
 }
 
-func (s *Server) replaceInstruction(who caller, r *http.Request) (any, error) {
-	var in Instruction
-	if err := decode(r, &in); err != nil {
-		return nil, err
+func (s *Server) replaceInstruction(ctx context.Context, who caller, seen ref, in Instruction) (Instruction, error) {
+	if in.identify(); in.ID != seen.id {
+		return in, muster.Refuse(muster.CodeRequestMalformed, "it is for other certificates or keys, as its identifier %s shows: create that one, and delete this", in.ID)
 	}
-	if in.identify(); in.ID != r.PathValue("id") {
-		return nil, muster.Refuse(muster.CodeRequestMalformed, "it is for other certificates or keys, as its identifier %s shows: create that one, and delete this", in.ID)
-	}
-	err := s.config.Rules.Edit(r.Context(), who.act("replace instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
-		i, err := own(who, r, configured, managed)
+	err := s.config.Rules.Edit(ctx, who.act("replace instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
+		i, err := own(who, seen, configured, managed)
 		if err != nil {
 			return err
 		}
@@ -232,10 +224,10 @@ func (s *Server) replaceInstruction(who caller, r *http.Request) (any, error) {
 	return in, err
 }
 
-func (s *Server) deleteInstruction(who caller, r *http.Request) (any, error) {
+func (s *Server) deleteInstruction(ctx context.Context, who caller, seen ref) (Instruction, error) {
 	var deleted Instruction
-	err := s.config.Rules.Edit(r.Context(), who.act("delete instruction "+r.PathValue("id")), false, func(configured Rules, managed *Rules) error {
-		i, err := own(who, r, configured, managed)
+	err := s.config.Rules.Edit(ctx, who.act("delete instruction "+seen.id), false, func(configured Rules, managed *Rules) error {
+		i, err := own(who, seen, configured, managed)
 		if err != nil {
 			return err
 		}
@@ -246,14 +238,10 @@ func (s *Server) deleteInstruction(who caller, r *http.Request) (any, error) {
 	return deleted, err
 }
 
-func (s *Server) importInstructions(who caller, r *http.Request) (any, error) {
-	var order Import
-	if err := decode(r, &order); err != nil {
-		return nil, err
-	}
+func (s *Server) importInstructions(ctx context.Context, who caller, order Import) (Imported, error) {
 	var done Imported
 	act := who.act(fmt.Sprintf("import %d instructions", len(order.Instructions)))
-	err := s.config.Rules.Edit(r.Context(), act, order.DryRun, func(configured Rules, managed *Rules) error {
+	err := s.config.Rules.Edit(ctx, act, order.DryRun, func(configured Rules, managed *Rules) error {
 		var wrong faults
 		known := anchorsOf(configured, managed)
 		there := shelve(configured, managed)
@@ -279,28 +267,20 @@ func (s *Server) importInstructions(who caller, r *http.Request) (any, error) {
 	return done, err
 }
 
-func (s *Server) anchors(_ caller, r *http.Request) (any, error) {
-	q, err := queryOf(r)
+func (s *Sources) anchors(ctx context.Context, q Query) (Page[Anchor], error) {
+	all, err := s.rules(ctx)
 	if err != nil {
-		return nil, err
-	}
-	all, err := s.rulesOf(r)
-	if err != nil {
-		return nil, err
+		return Page[Anchor]{}, err
 	}
 	return pageOf(all.Anchors, q, func(a Anchor) string { return a.ID })
 }
 
-func (s *Server) addAnchor(who caller, r *http.Request) (any, error) {
-	var order AnchorOrder
-	if err := decode(r, &order); err != nil {
-		return nil, err
-	}
+func (s *Server) addAnchor(ctx context.Context, who caller, order AnchorOrder) (Anchor, error) {
 	anchor, err := NewAnchor(order.PEM)
 	if err != nil {
-		return nil, muster.Refuse(muster.CodeRequestMalformed, "%w", err)
+		return anchor, muster.Refuse(muster.CodeRequestMalformed, "%w", err)
 	}
-	err = s.config.Rules.Edit(r.Context(), who.act("add anchor "+anchor.ID), false, func(configured Rules, managed *Rules) error {
+	err = s.config.Rules.Edit(ctx, who.act("add anchor "+anchor.ID), false, func(configured Rules, managed *Rules) error {
 		if configured.anchor(anchor.ID) < 0 && managed.anchor(anchor.ID) < 0 {
 			managed.Anchors = append(managed.Anchors, anchor)
 		}
@@ -309,15 +289,15 @@ func (s *Server) addAnchor(who caller, r *http.Request) (any, error) {
 	return anchor, err
 }
 
-func (s *Server) deleteAnchor(who caller, r *http.Request) (any, error) {
-	id := r.PathValue("id")
+func (s *Server) deleteAnchor(ctx context.Context, who caller, seen ref) (Anchor, error) {
+	id := seen.id
 	var deleted Anchor
-	err := s.config.Rules.Edit(r.Context(), who.act("delete anchor "+id), false, func(configured Rules, managed *Rules) error {
+	err := s.config.Rules.Edit(ctx, who.act("delete anchor "+id), false, func(configured Rules, managed *Rules) error {
 		i := managed.anchor(id)
 		if i < 0 && configured.anchor(id) >= 0 {
-			return configuredElsewhere("anchor", r)
+			return configuredElsewhere("anchor", id)
 		} else if i < 0 {
-			return unknown("anchor", r)
+			return unknown("anchor", id)
 		}
 		for _, in := range managed.Instructions {
 			if slices.Contains(in.Anchors, id) {
@@ -331,25 +311,17 @@ func (s *Server) deleteAnchor(who caller, r *http.Request) (any, error) {
 	return deleted, err
 }
 
-func (s *Server) verdicts(_ caller, r *http.Request) (any, error) {
-	q, err := queryOf(r)
+func (s *Sources) verdicts(ctx context.Context, q Query) (Page[Verdict], error) {
+	all, err := s.rules(ctx)
 	if err != nil {
-		return nil, err
-	}
-	all, err := s.rulesOf(r)
-	if err != nil {
-		return nil, err
+		return Page[Verdict]{}, err
 	}
 	return pageOf(all.Verdicts, q, func(v Verdict) string { return v.ID })
 }
 
 const banned = "ban"
 
-func (s *Server) pass(who caller, r *http.Request) (any, error) {
-	var v Verdict
-	if err := decode(r, &v); err != nil {
-		return nil, err
-	}
+func (s *Server) pass(ctx context.Context, who caller, v Verdict) (Verdict, error) {
 	v.Origin = FromOperators
 	if v.Verdict == "evict" && v.Before == nil {
 		now := s.config.Now().UTC()
@@ -357,7 +329,7 @@ func (s *Server) pass(who caller, r *http.Request) (any, error) {
 	}
 	v.identify()
 	act := who.act(fmt.Sprintf("%s %s", v.Verdict, v.EnroleeID+v.Name+v.Digest))
-	err := s.config.Rules.Edit(r.Context(), act, false, func(configured Rules, managed *Rules) error {
+	err := s.config.Rules.Edit(ctx, act, false, func(configured Rules, managed *Rules) error {
 		if configured.verdict(v.ID) >= 0 {
 			return muster.Refuse(muster.CodeResourceConflict, "the configuration has a verdict about the same")
 		}
@@ -383,22 +355,22 @@ func mayLift(who caller, v Verdict) error {
 	return nil
 }
 
-func (s *Server) lift(who caller, r *http.Request) (any, error) {
-	id := r.PathValue("id")
+func (s *Server) lift(ctx context.Context, who caller, seen ref) (Verdict, error) {
+	id := seen.id
 	var lifted Verdict
-	err := s.config.Rules.Edit(r.Context(), who.act("lift verdict "+id), false, func(configured Rules, managed *Rules) error {
+	err := s.config.Rules.Edit(ctx, who.act("lift verdict "+id), false, func(configured Rules, managed *Rules) error {
 		i := managed.verdict(id)
 		if i < 0 && configured.verdict(id) >= 0 {
-			return configuredElsewhere("verdict", r)
+			return configuredElsewhere("verdict", id)
 		} else if i < 0 {
-			return unknown("verdict", r)
+			return unknown("verdict", id)
 		}
 		lifted = managed.Verdicts[i]
 		if err := mayLift(who, lifted); err != nil {
 			return err
 		}
 		managed.Verdicts = slices.Delete(managed.Verdicts, i, i+1)
-		return unchanged(r, lifted)
+		return seen.unchanged(lifted)
 	})
 	return lifted, err
 }

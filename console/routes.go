@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -50,7 +51,7 @@ func routes() []route {
 		{method: "GET", path: "/v1/overview", does: "Tell the state of the function", access: lookingAt, answer: Overview{}, has: func(s *Sources) bool { return s.Overview != nil },
 			serve: func(s *Server, _ caller, r *http.Request) (any, error) { return s.config.Overview(r.Context()) }},
 		{method: "GET", path: "/v1/events", does: "Follow what happens, as server-sent events", access: lookingAt, has: func(s *Sources) bool { return s.Events != nil }, stream: (*Server).events},
-		{method: "POST", path: "/v1/tokens", does: "Issue a token that bears the caller's rights, or fewer", access: looking, body: TokenOrder{}, answer: Token{}, serve: (*Server).issueToken},
+		{method: "POST", path: "/v1/tokens", does: "Issue a token that bears the caller's rights, or fewer", access: looking, body: TokenOrder{}, answer: Token{}, serve: bodied((*Server).issueToken)},
 		{method: "POST", path: "/v1/reload", does: "Read the configuration again", access: governing, answer: liveness{}, has: func(s *Sources) bool { return s.Reload != nil }, serve: (*Server).reload},
 	},
 		listing("/v1/enrolments", "List enrolments by Enrolee, each for each of its targets", looking, func(s *Sources) List[Enrolment] { return s.Enrolments }, "ke_id", "enrolee"),
@@ -59,28 +60,28 @@ func routes() []route {
 		listing("/v1/keys", "List registered keys by source, without their values", looking, func(s *Sources) List[Key] { return s.Keys }, "source"),
 		listing("/v1/commands", "List the commands of a client", looking, func(s *Sources) List[Command] { return s.Commands }, "enrolee", "stakeholder"),
 		listing("/v1/refusals", "List refused chains, the newest first", lookingAt, func(s *Sources) List[Refusal] { return s.Refusals }),
+		listing("/v1/instructions", "List instructions", looking, ruled((*Sources).instructions), "enrolee", "origin"),
+		listing("/v1/anchors", "List trust anchors", looking, ruled((*Sources).anchors)),
+		listing("/v1/verdicts", "List bans, evictions and suspensions", lookingAt, ruled((*Sources).verdicts)),
 		listing("/v1/audit", "List the entries of the audit log, the oldest first", auditing, func(s *Sources) List[json.RawMessage] { return s.Audit }),
 		[]route{
-			{method: "POST", path: "/v1/commands", does: "Queue a command", access: changing, body: CommandOrder{}, answer: Queued{}, has: func(s *Sources) bool { return s.Queue != nil }, serve: (*Server).queue},
+			{method: "POST", path: "/v1/commands", does: "Queue a command", access: changing, body: CommandOrder{}, answer: Queued{}, has: func(s *Sources) bool { return s.Queue != nil }, serve: bodied((*Server).queue)},
 			{method: "GET", path: "/v1/refusals/{id}/explanation", does: "Judge a refused chain again, and tell why", access: lookingAt, answer: json.RawMessage{}, has: func(s *Sources) bool { return s.Explain != nil },
 				serve: func(s *Server, _ caller, r *http.Request) (any, error) {
 					return s.config.Explain(r.Context(), r.PathValue("id"))
 				}},
 
-			{method: "GET", path: "/v1/instructions", does: "List instructions", access: looking, answer: Instruction{}, list: true, query: []string{"enrolee", "origin"}, has: rules, serve: (*Server).instructions},
-			{method: "GET", path: "/v1/instructions/{id}", does: "Show an instruction", access: looking, answer: Instruction{}, has: rules, serve: (*Server).instruction},
-			{method: "POST", path: "/v1/instructions", does: "Create an instruction; one that is there already is left alone", access: changing, body: Instruction{}, answer: Instruction{}, has: rules, serve: (*Server).createInstruction},
-			{method: "PUT", path: "/v1/instructions/{id}", does: "Replace an instruction; If-Match guards against changes by others", access: changing, body: Instruction{}, answer: Instruction{}, has: rules, serve: (*Server).replaceInstruction},
-			{method: "DELETE", path: "/v1/instructions/{id}", does: "Delete an instruction", access: changing, answer: Instruction{}, has: rules, serve: (*Server).deleteInstruction},
-			{method: "POST", path: "/v1/instructions/import", does: "Create instructions, all or none", access: changing, body: Import{}, answer: Imported{}, has: rules, serve: (*Server).importInstructions},
+			{method: "GET", path: "/v1/instructions/{id}", does: "Show an instruction", access: looking, answer: Instruction{}, has: rules, serve: named((*Server).instruction)},
+			{method: "POST", path: "/v1/instructions", does: "Create an instruction; one that is there already is left alone", access: changing, body: Instruction{}, answer: Instruction{}, has: rules, serve: bodied((*Server).createInstruction)},
+			{method: "PUT", path: "/v1/instructions/{id}", does: "Replace an instruction; If-Match guards against changes by others", access: changing, body: Instruction{}, answer: Instruction{}, has: rules, serve: replacing((*Server).replaceInstruction)},
+			{method: "DELETE", path: "/v1/instructions/{id}", does: "Delete an instruction", access: changing, answer: Instruction{}, has: rules, serve: named((*Server).deleteInstruction)},
+			{method: "POST", path: "/v1/instructions/import", does: "Create instructions, all or none", access: changing, body: Import{}, answer: Imported{}, has: rules, serve: bodied((*Server).importInstructions)},
 
-			{method: "GET", path: "/v1/anchors", does: "List trust anchors", access: looking, answer: Anchor{}, list: true, has: rules, serve: (*Server).anchors},
-			{method: "POST", path: "/v1/anchors", does: "Add a trust anchor that instructions can pin", access: trusting, body: AnchorOrder{}, answer: Anchor{}, has: rules, serve: (*Server).addAnchor},
-			{method: "DELETE", path: "/v1/anchors/{id}", does: "Delete a trust anchor that no instruction pins", access: trusting, answer: Anchor{}, has: rules, serve: (*Server).deleteAnchor},
+			{method: "POST", path: "/v1/anchors", does: "Add a trust anchor that instructions can pin", access: trusting, body: AnchorOrder{}, answer: Anchor{}, has: rules, serve: bodied((*Server).addAnchor)},
+			{method: "DELETE", path: "/v1/anchors/{id}", does: "Delete a trust anchor that no instruction pins", access: trusting, answer: Anchor{}, has: rules, serve: named((*Server).deleteAnchor)},
 
-			{method: "GET", path: "/v1/verdicts", does: "List bans, evictions and suspensions", access: lookingAt, answer: Verdict{}, list: true, has: rules, serve: (*Server).verdicts},
-			{method: "POST", path: "/v1/verdicts", does: "Ban, evict or suspend; a verdict takes the place of one about the same", access: governing, body: Verdict{}, answer: Verdict{}, has: rules, serve: (*Server).pass},
-			{method: "DELETE", path: "/v1/verdicts/{id}", does: "Lift a verdict; only an admin lifts a ban", access: governing, answer: Verdict{}, has: rules, serve: (*Server).lift},
+			{method: "POST", path: "/v1/verdicts", does: "Ban, evict or suspend; a verdict takes the place of one about the same", access: governing, body: Verdict{}, answer: Verdict{}, has: rules, serve: bodied((*Server).pass)},
+			{method: "DELETE", path: "/v1/verdicts/{id}", does: "Lift a verdict; only an admin lifts a ban", access: governing, answer: Verdict{}, has: rules, serve: named((*Server).lift)},
 		})
 }
 
@@ -95,18 +96,60 @@ func listing[T any](path, does string, a access, of func(*Sources) List[T], filt
 			if err != nil {
 				return nil, err
 			}
-			q.Scope = who.Scope
-			page, err := of(&s.config.Sources)(r.Context(), q)
-			if errors.Is(err, ErrNoCursor) {
-				return nil, muster.Refuse(muster.CodeRequestMalformed, "after: %w", err)
-			}
-			if page.Items == nil {
-				page.Items = []T{}
-			}
-			return page, err
+			return read(r.Context(), who, q, of(&s.config.Sources))
 		},
 	}}
 }
+
+// read returns the page of a list that a caller asks for.
+func read[T any](ctx context.Context, who caller, q Query, list List[T]) (Page[T], error) {
+	q.Scope = who.Scope
+	page, err := list(ctx, q)
+	if errors.Is(err, ErrNoCursor) {
+		return page, muster.Refuse(muster.CodeRequestMalformed, "after: %w", err)
+	}
+	if page.Items == nil {
+		page.Items = []T{}
+	}
+	return page, err
+}
+
+// ruled returns a list of rules, which only a function with rules has.
+func ruled[T any](list func(*Sources, context.Context, Query) (Page[T], error)) func(*Sources) List[T] {
+	return func(s *Sources) List[T] {
+		if s.Rules == nil {
+			return nil
+		}
+		return func(ctx context.Context, q Query) (Page[T], error) { return list(s, ctx, q) }
+	}
+}
+
+// bodied returns how a route serves that does something with its body.
+func bodied[B, A any](do func(*Server, context.Context, caller, B) (A, error)) func(*Server, caller, *http.Request) (any, error) {
+	return func(s *Server, who caller, r *http.Request) (any, error) {
+		var body B
+		if err := decode(r, &body); err != nil {
+			return nil, err
+		}
+		return do(s, r.Context(), who, body)
+	}
+}
+
+// named returns how a route serves that does something with the resource in its path.
+func named[A any](do func(*Server, context.Context, caller, ref) (A, error)) func(*Server, caller, *http.Request) (any, error) {
+	return func(s *Server, who caller, r *http.Request) (any, error) { return do(s, r.Context(), who, refOf(r)) }
+}
+
+// replacing is bodied and named in one.
+func replacing[B, A any](do func(*Server, context.Context, caller, ref, B) (A, error)) func(*Server, caller, *http.Request) (any, error) {
+	return func(s *Server, who caller, r *http.Request) (any, error) {
+		return bodied(func(s *Server, ctx context.Context, who caller, body B) (A, error) {
+			return do(s, ctx, who, refOf(r), body)
+		})(s, who, r)
+	}
+}
+
+func refOf(r *http.Request) ref { return ref{r.PathValue("id"), r.Header.Get("If-Match")} }
 
 type liveness struct {
 	Status string `json:"status"`
@@ -165,11 +208,7 @@ type Token struct {
 }
 
 // issueToken gives a token to who has a certificate.
-func (s *Server) issueToken(who caller, r *http.Request) (any, error) {
-	var order TokenOrder
-	if err := decode(r, &order); err != nil {
-		return nil, err
-	}
+func (s *Server) issueToken(ctx context.Context, who caller, order TokenOrder) (Token, error) {
 	if order.Role == "" {
 		order.Role = who.Role
 	}
@@ -182,14 +221,14 @@ func (s *Server) issueToken(who caller, r *http.Request) (any, error) {
 	}
 	switch {
 	case who.token:
-		return nil, muster.Refuse(muster.CodeRequestNotAllowed, "a token is issued to a certificate, not to another token")
+		return Token{}, muster.Refuse(muster.CodeRequestNotAllowed, "a token is issued to a certificate, not to another token")
 	case order.Role != who.Role && order.Role != RoleViewer && who.Role != RoleAdmin:
-		return nil, muster.Refuse(muster.CodeRequestNotAllowed, "the role %s may not give the role %s", who.Role, order.Role)
+		return Token{}, muster.Refuse(muster.CodeRequestNotAllowed, "the role %s may not give the role %s", who.Role, order.Role)
 	case lifetime < 0 || lifetime > maxTokenTime:
-		return nil, muster.Refuse(muster.CodeRequestMalformed, "seconds is not a number from 1 to %d", int(maxTokenTime/time.Second))
+		return Token{}, muster.Refuse(muster.CodeRequestMalformed, "seconds is not a number from 1 to %d", int(maxTokenTime/time.Second))
 	}
-	if err := s.record(r, who, "issue a token with the role "+string(order.Role), ""); err != nil {
-		return nil, err
+	if err := s.record(ctx, who, "issue a token with the role "+string(order.Role), ""); err != nil {
+		return Token{}, err
 	}
 	now := s.config.Now()
 	bearer := who.Client
@@ -199,26 +238,22 @@ func (s *Server) issueToken(who caller, r *http.Request) (any, error) {
 }
 
 func (s *Server) reload(who caller, r *http.Request) (any, error) {
-	if err := s.record(r, who, "reload the configuration", ""); err != nil {
+	if err := s.record(r.Context(), who, "reload the configuration", ""); err != nil {
 		return nil, err
 	}
 	return liveness{"ok"}, s.config.Reload(r.Context())
 }
 
-func (s *Server) queue(who caller, r *http.Request) (any, error) {
-	var order CommandOrder
-	if err := decode(r, &order); err != nil {
-		return nil, err
-	}
+func (s *Server) queue(ctx context.Context, who caller, order CommandOrder) (Queued, error) {
 	to := order.EnroleeID
 	if to == "" {
 		to = order.Prefix
 	}
 	if !who.Scope.Covers(to) || !who.Scope.IsZero() && order.Stakeholder != who.Scope.Stakeholder.String() {
-		return nil, muster.Refuse(muster.CodeRequestNotAllowed, "these clients are not those of the caller's stakeholder")
+		return Queued{}, muster.Refuse(muster.CodeRequestNotAllowed, "these clients are not those of the caller's stakeholder")
 	}
-	if err := s.record(r, who, "queue the command "+order.ID+" for "+to, ""); err != nil {
-		return nil, err
+	if err := s.record(ctx, who, "queue the command "+order.ID+" for "+to, ""); err != nil {
+		return Queued{}, err
 	}
-	return s.config.Queue(r.Context(), order)
+	return s.config.Queue(ctx, order)
 }

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -156,20 +157,20 @@ func (s *Server) admit(r *http.Request, what string, a access) (caller, error) {
 	default:
 		return who, nil
 	}
-	if recorded := s.record(r, who, what, muster.CodeOf(err)); recorded != nil {
+	if recorded := s.record(r.Context(), who, what, muster.CodeOf(err)); recorded != nil {
 		return who, recorded
 	}
 	return who, err
 }
 
 // record writes down an act of a caller.
-func (s *Server) record(r *http.Request, who caller, what string, code muster.Code) error {
+func (s *Server) record(ctx context.Context, who caller, what string, code muster.Code) error {
 	if s.config.Record == nil {
 		return nil
 	}
 	act := who.act(what)
 	act.Code = code
-	return s.config.Record(r.Context(), act)
+	return s.config.Record(ctx, act)
 }
 
 func (who caller) act(what string) Act {
