@@ -12,8 +12,9 @@ import (
 	"muster"
 )
 
-// The conformance suites MEFStore, MAFStore, TEFStore, KeyStore and CommandStore
-// hold a store to its contract, sentence by sentence. A store runs them with
+// The conformance suites MEFStore, KpmStore, MAFStore, TEFStore, KeyStore,
+// CommandStore and Registers hold a store to its contract, sentence by sentence. A
+// store runs them with
 //
 //	func TestMEFStore(t *testing.T) { mustertest.MEFStore(t, open) }
 //

@@ -44,15 +44,16 @@ type enrolmentRecord struct {
 }
 
 type delivery struct {
-	erased  bool
+	gone    mef.EnrolmentState // why the key is erased; "" while it is kept
 	fetches int
 	first   time.Time
 }
 
 type credentialRecord struct {
 	maf.Credential
-	activated bool
-	retired   bool // whole
+	generation int64
+	activated  bool
+	gone       maf.CredentialState // why it is retired whole; "" while it is not
 }
 
 // NewMemory returns an empty store.
@@ -76,7 +77,7 @@ func (r *enrolmentRecord) snapshot() mef.Enrolment {
 	e.Targets = slices.Clone(e.Targets)
 	e.Ke = muster.Ke{}
 	for _, d := range r.targets {
-		if !d.erased {
+		if d.gone == "" {
 			e.Ke = r.Ke
 		}
 	}
@@ -140,8 +141,8 @@ func (r *enrolmentRecord) fetched() bool {
 func (m *Memory) eraseOlder(e mef.Enrolment, target muster.FQDN, which func(*delivery) bool) {
 	for _, other := range m.enrolments {
 		if other.EnroleeID == e.EnroleeID && other.Generation < e.Generation {
-			if d := other.targets[target]; d != nil && which(d) {
-				d.erased = true
+			if d := other.targets[target]; d != nil && d.gone == "" && which(d) {
+				d.gone = mef.EnrolmentSuperseded
 			}
 		}
 	}
@@ -160,7 +161,7 @@ func (m *Memory) FetchEnrolment(ctx context.Context, f mef.Fetch) (mef.Enrolment
 		return mef.Enrolment{}, mef.ErrUnknown
 	}
 	d := record.targets[f.MAF]
-	if d.erased || d.fetches >= f.Max || d.fetches > 0 && now.After(d.first.Add(f.Window)) {
+	if d.gone != "" || d.fetches >= f.Max || d.fetches > 0 && now.After(d.first.Add(f.Window)) {
 		return mef.Enrolment{}, mef.ErrUnknown
 	}
 	if d.fetches == 0 {
@@ -199,7 +200,9 @@ func (m *Memory) EraseEnrolment(ctx context.Context, id muster.KeID, target must
 	if record == nil || record.targets[target] == nil {
 		return mef.ErrUnknown
 	}
-	record.targets[target].erased = true
+	if d := record.targets[target]; d.gone == "" {
+		d.gone = mef.EnrolmentErased
+	}
 	return nil
 }
 
@@ -219,8 +222,10 @@ func (m *Memory) Sweep(ctx context.Context, now time.Time, window, grace time.Du
 			switch {
 			case expired(record.Expires, now.Add(-grace)):
 				delete(record.targets, target)
-			case !d.erased && (expired(record.Expires, now) || d.fetches > 0 && now.After(d.first.Add(window))):
-				d.erased = true
+			case d.gone == "" && expired(record.Expires, now):
+				d.gone = mef.EnrolmentExpired
+			case d.gone == "" && d.fetches > 0 && now.After(d.first.Add(window)):
+				d.gone = mef.EnrolmentErased
 			default:
 				continue
 			}
@@ -234,7 +239,7 @@ func (m *Memory) Sweep(ctx context.Context, now time.Time, window, grace time.Du
 }
 
 func (r *credentialRecord) usableByKmID(now time.Time) bool {
-	return !r.retired && !expired(r.Expires, now)
+	return r.gone == "" && !expired(r.Expires, now)
 }
 
 func (r *credentialRecord) usableByKeID(now time.Time) bool {
@@ -259,7 +264,13 @@ func (m *Memory) PutCredential(ctx context.Context, c maf.Credential) error {
 		return nil
 	}
 	c.Created, c.Expires, c.KeIDUntil = wholeSecond(c.Created), wholeSecond(c.Expires), wholeSecond(c.KeIDUntil)
-	m.credentials = append(m.credentials, &credentialRecord{Credential: c})
+	generation := int64(1)
+	for _, r := range m.credentials {
+		if r.EnroleeID == c.EnroleeID {
+			generation = max(generation, r.generation+1)
+		}
+	}
+	m.credentials = append(m.credentials, &credentialRecord{Credential: c, generation: generation})
 	return nil
 }
 
@@ -301,6 +312,21 @@ func (m *Memory) CredentialByKmID(ctx context.Context, id muster.KmID, now time.
 	return m.credential(ctx, func(r *credentialRecord) bool { return r.KmID == id && r.usableByKmID(now) })
 }
 
+// retire ends a credential that has not ended yet, and its KeID at the latest now.
+func (r *credentialRecord) retire(why maf.CredentialState, now time.Time) {
+	if r.gone != "" {
+		return
+	}
+	r.gone, r.Km = why, muster.Km{}
+	r.endKeID(now)
+}
+
+func (r *credentialRecord) endKeID(until time.Time) {
+	if until.Before(r.KeIDUntil) {
+		r.KeIDUntil = until
+	}
+}
+
 // ActivateKmID is maf.Store's.
 func (m *Memory) ActivateKmID(ctx context.Context, id muster.KmID, now time.Time) error {
 	if err := ctx.Err(); err != nil {
@@ -316,15 +342,14 @@ func (m *Memory) ActivateKmID(ctx context.Context, id muster.KmID, now time.Time
 		return nil
 	}
 	r.activated = true
-	if now = wholeSecond(now); now.Before(r.KeIDUntil) {
-		r.KeIDUntil = now
-	}
+	now = wholeSecond(now)
+	r.endKeID(now)
 	for _, older := range m.credentials {
 		if older == r {
 			break
 		}
 		if older.EnroleeID == r.EnroleeID {
-			older.retired, older.Km = true, muster.Km{}
+			older.retire(maf.CredentialSuperseded, now)
 		}
 	}
 	return nil
@@ -341,9 +366,7 @@ func (m *Memory) LimitKeID(ctx context.Context, id muster.KeID, until time.Time)
 	if r == nil {
 		return maf.ErrUnknown
 	}
-	if until = wholeSecond(until); until.Before(r.KeIDUntil) {
-		r.KeIDUntil = until
-	}
+	r.endKeID(wholeSecond(until))
 	return nil
 }
 
@@ -362,7 +385,7 @@ func (m *Memory) SweepCredentials(ctx context.Context, now time.Time, grace time
 			return false
 		}
 		swept++
-		r.Km, r.retired = muster.Km{}, true
+		r.retire(maf.CredentialExpired, r.KeIDUntil)
 		return forget
 	})
 	return swept, nil

@@ -11,11 +11,13 @@ import (
 
 type kpmRecord struct {
 	mef.ProvisionedKpm
-	erased bool
+	generation int64
+	used       bool
+	gone       mef.KpmState // why the key is erased; "" while it is kept
 }
 
 func (r *kpmRecord) usable(now time.Time) bool {
-	return !r.erased && (r.Until.IsZero() || !expired(r.Until, now))
+	return r.gone == "" && (r.Until.IsZero() || !expired(r.Until, now))
 }
 
 // ImportKpms is mef.KpmStore's. It works on a copy of the records.
@@ -36,17 +38,17 @@ func (m *Memory) ImportKpms(ctx context.Context, list mef.Import) (mef.Imported,
 		at := slices.IndexFunc(records, func(r *kpmRecord) bool { return r.KpmID == kpm.KpmID })
 		if at < 0 {
 			endOlder(records, kpm, list.Overlap)
-			records = append(records, &kpmRecord{ProvisionedKpm: kpm})
+			records = append(records, &kpmRecord{ProvisionedKpm: kpm, generation: newestKpm(records, kpm.EnroleeID) + 1})
 			done.Added++
 			continue
 		}
 		switch r := records[at]; {
-		case r.erased || r.EnroleeID != kpm.EnroleeID:
+		case r.gone != "" || r.EnroleeID != kpm.EnroleeID:
 			done.Conflicts = append(done.Conflicts, i)
 		case r.Kpm.Equal(kpm.Kpm):
 			done.Unchanged++
 		case list.Replace:
-			r.Kpm = kpm.Kpm
+			r.Kpm, r.used = kpm.Kpm, false
 			done.Replaced++
 		default:
 			done.Conflicts = append(done.Conflicts, i)
@@ -59,6 +61,15 @@ func (m *Memory) ImportKpms(ctx context.Context, list mef.Import) (mef.Imported,
 		m.kpms = records
 	}
 	return done, nil
+}
+
+func newestKpm(records []*kpmRecord, enrolee muster.EnroleeID) (newest int64) {
+	for _, r := range records {
+		if r.EnroleeID == enrolee {
+			newest = max(newest, r.generation)
+		}
+	}
+	return newest
 }
 
 func endOlder(records []*kpmRecord, kpm mef.ProvisionedKpm, overlap time.Duration) {
@@ -99,9 +110,10 @@ func (m *Memory) ActivateKpm(ctx context.Context, id muster.KpmID, now time.Time
 	if at < 0 {
 		return mef.ErrUnknown
 	}
+	m.kpms[at].used = true
 	for _, older := range m.kpms[:at] {
-		if older.EnroleeID == m.kpms[at].EnroleeID {
-			older.erased, older.Kpm = true, muster.Kpm{}
+		if older.EnroleeID == m.kpms[at].EnroleeID && older.gone == "" {
+			older.gone, older.Kpm = mef.KpmSuperseded, muster.Kpm{}
 		}
 	}
 	return nil
@@ -116,8 +128,8 @@ func (m *Memory) SweepKpms(ctx context.Context, now time.Time, limit int) (int, 
 	defer m.mu.Unlock()
 	swept := 0
 	for _, r := range m.kpms {
-		if swept < limit && !r.erased && !r.usable(now) {
-			r.erased, r.Kpm = true, muster.Kpm{}
+		if swept < limit && r.gone == "" && !r.usable(now) {
+			r.gone, r.Kpm = mef.KpmExpired, muster.Kpm{}
 			swept++
 		}
 	}

@@ -18,3 +18,4 @@ func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, openMemory) }
 
 func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, openMemory) }
 func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, openMemory) }
+func TestRegisters(t *testing.T)    { mustertest.Registers(t, openMemory) }

@@ -64,6 +64,7 @@ func Statements() []string {
 		selectCredentials, insertCredentials, touchCredentials, activateKmIDs, retireOlder, limitKeIDs,
 		credentialByKeID, credentialByKmID, selectActivated, selectKeIDUntil, forgetCredentials, expireCredentials,
 		putRegistrations, selectRegistration, selectRegistrations, deleteRegistrations, sweepRegistrations,
+		listEnrolments, listEnrolmentsByKeID, listCredentials, listCredentialsByKeID, listCredentialsByKmID, listKeys, listKpms,
 		selectKey, selectKeyFor, countKeys, insertKey, updateKey, fetchKey, deleteKey, sweepKeys,
 		selectKpms, selectKpm, insertKpms, replaceKpms, endOlderKpms, selectKpmActivated, activateKpm, eraseOlderKpms, sweepKpms,
 		selectDescription, insertCommand, issueCommand, reportCommand, selectPending, selectCommands, sweepCommands,

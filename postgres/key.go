@@ -142,31 +142,45 @@ func (s *Store) replayKey(ctx context.Context, tx pgx.Tx, r tef.KeyRegistration)
 	return stored, true, nil
 }
 
+type scannedKey struct {
+	source, admin, labels      string
+	usage                      int
+	targets                    []string
+	record                     record
+	created, modified, expires int64
+	latest                     *int64
+}
+
+func (k *scannedKey) columns() []any {
+	return []any{&k.source, &k.admin, &k.usage, &k.labels, &k.targets, &k.record.dataKey, &k.record.sealed, &k.created, &k.modified, &k.expires, &k.latest}
+}
+
+// registration returns the scanned registration without its key.
+func (k *scannedKey) registration(id tef.KeyID) (tef.KeyRegistration, error) {
+	source, err1 := muster.ParseEnroleeID(k.source)
+	admin, err2 := muster.ParseFQDN(k.admin)
+	r := tef.KeyRegistration{
+		ID: id, Source: source, AdminFQDN: admin, Usage: muster.SUID(k.usage), Targets: k.targets, Created: time.Unix(k.created, 0).UTC(),
+		Modified: time.Unix(k.modified, 0).UTC(), Expires: time.Unix(k.expires, 0).UTC(),
+	}
+	if k.latest != nil {
+		r.Latest = time.Unix(*k.latest, 0).UTC()
+	}
+	return r, errors.Join(err1, err2, json.Unmarshal([]byte(k.labels), &r.Labels))
+}
+
 // scanKey reads a registration, and whether it is live, not deleted. Without one
 // the error is pgx.ErrNoRows.
 func (s *Store) scanKey(ctx context.Context, conn *pgx.Conn, id tef.KeyID, row pgx.Row) (r tef.KeyRegistration, live bool, err error) {
-	var source, admin, labels string
-	var usage int
-	var sealed record
-	var created, modified, expires int64
-	var latest *int64
-	r.ID = id
-	err = row.Scan(&source, &admin, &usage, &labels, &r.Targets, &sealed.dataKey, &sealed.sealed, &created, &modified, &expires, &latest, &live)
-	if err != nil {
+	var k scannedKey
+	if err := row.Scan(append(k.columns(), &live)...); err != nil {
 		return tef.KeyRegistration{}, false, err
 	}
-	var err1, err2 error
-	r.Source, err1 = muster.ParseEnroleeID(source)
-	r.AdminFQDN, err2 = muster.ParseFQDN(admin)
-	r.Usage = muster.SUID(usage)
-	r.Created, r.Modified, r.Expires = time.Unix(created, 0).UTC(), time.Unix(modified, 0).UTC(), time.Unix(expires, 0).UTC()
-	if latest != nil {
-		r.Latest = time.Unix(*latest, 0).UTC()
-	}
-	if err := errors.Join(err1, err2, json.Unmarshal([]byte(labels), &r.Labels), s.learnKeys(ctx, conn, sealed)); err != nil {
+	r, err = k.registration(id)
+	if err := errors.Join(err, s.learnKeys(ctx, conn, k.record)); err != nil {
 		return tef.KeyRegistration{}, false, err
 	}
-	key, err := s.unseal(sealed, bindKey(r)...)
+	key, err := s.unseal(k.record, bindKey(r)...)
 	if err != nil || key == nil {
 		return r, live, err
 	}

@@ -127,18 +127,9 @@ func scanRegistration(row pgx.Row, function muster.FQDN) (tef.ClientRegistration
 }
 
 // Registrations is tef.Store's.
-func (s *Store) Registrations(ctx context.Context, q tef.RegistrationQuery) (page []tef.ClientRegistration, err error) {
-	err = s.read(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, selectRegistrations, q.Function.String(), q.After, q.Now.Unix(), q.AdminFQDN.String(), q.ClientPrefix, q.Limit)
-		if err != nil {
-			return err
-		}
-		page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (tef.ClientRegistration, error) {
-			return scanRegistration(row, q.Function)
-		})
-		return err
-	})
-	return page, err
+func (s *Store) Registrations(ctx context.Context, q tef.RegistrationQuery) ([]tef.ClientRegistration, error) {
+	scan := func(row pgx.CollectableRow) (tef.ClientRegistration, error) { return scanRegistration(row, q.Function) }
+	return list(ctx, s, selectRegistrations, scan, q.Function.String(), q.After, q.Now.Unix(), q.AdminFQDN.String(), q.ClientPrefix, q.Limit)
 }
 
 // DeleteRegistration is tef.Store's.

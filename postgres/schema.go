@@ -164,6 +164,12 @@ DROP TABLE kpm;
 ALTER TABLE key_registration ADD COLUMN fetches bigint NOT NULL DEFAULT 0, ADD COLUMN fetched_at bigint;
 `, `
 ALTER TABLE key_registration DROP COLUMN fetches, DROP COLUMN fetched_at;
+`}, {`
+DROP INDEX key_registration_source;
+CREATE INDEX key_registration_source ON key_registration (source_id, key_id);
+`, `
+DROP INDEX key_registration_source;
+CREATE INDEX key_registration_source ON key_registration (source_id, expires);
 `}}
 }
 

@@ -120,6 +120,7 @@ func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, opener()) }
 func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, opener()) }
 func TestKpmStore(t *testing.T)     { mustertest.KpmStore(t, opener()) }
 func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, opener()) }
+func TestRegisters(t *testing.T)    { mustertest.Registers(t, opener()) }
 
 // Databases that know no weaker isolation than this one keep the contracts too.
 func TestSerializable(t *testing.T) {
@@ -133,6 +134,7 @@ func TestSerializable(t *testing.T) {
 	t.Run("keys", func(t *testing.T) { mustertest.KeyStore(t, serializable) })
 	t.Run("pre-provisioned keys", func(t *testing.T) { mustertest.KpmStore(t, serializable) })
 	t.Run("commands", func(t *testing.T) { mustertest.CommandStore(t, serializable) })
+	t.Run("registers", func(t *testing.T) { mustertest.Registers(t, serializable) })
 }
 
 func enrolment(t testing.TB, n int) mef.Enrolment {

@@ -69,20 +69,9 @@ func scanRegistration(row interface{ Scan(...any) error }, function muster.FQDN)
 }
 
 // Registrations is tef.Store's.
-func (s *Store) Registrations(ctx context.Context, q tef.RegistrationQuery) (page []tef.ClientRegistration, err error) {
-	rows, err := s.read.registrations.QueryContext(ctx, q.Function.String(), q.After, q.Now.Unix(), q.AdminFQDN.String(), q.ClientPrefix, q.Limit)
-	if err != nil {
-		return nil, s.readError(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		r, err := scanRegistration(rows, q.Function)
-		if err != nil {
-			return nil, err
-		}
-		page = append(page, r)
-	}
-	return page, s.readError(rows.Err())
+func (s *Store) Registrations(ctx context.Context, q tef.RegistrationQuery) ([]tef.ClientRegistration, error) {
+	scan := func(rows *sql.Rows) (tef.ClientRegistration, error) { return scanRegistration(rows, q.Function) }
+	return list(ctx, s, s.read.registrations, scan, q.Function.String(), q.After, q.Now.Unix(), q.AdminFQDN.String(), q.ClientPrefix, q.Limit)
 }
 
 // DeleteRegistration is tef.Store's.

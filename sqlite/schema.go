@@ -144,6 +144,9 @@ CREATE INDEX enrolment_data_key ON enrolment (data_key) WHERE data_key IS NOT NU
 CREATE INDEX credential_data_key ON credential (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX key_registration_data_key ON key_registration (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX kpm_data_key ON kpm (data_key) WHERE data_key IS NOT NULL;
+`, `
+DROP INDEX key_registration_source;
+CREATE INDEX key_registration_source ON key_registration (source_id, key_id);
 `}
 }
 

@@ -193,6 +193,10 @@ type readStatements struct {
 
 	key, commandPending, commands *sql.Stmt
 
+	enrolments, enrolmentsByKeID                      *sql.Stmt
+	credentials, credentialsByKeID, credentialsByKmID *sql.Stmt
+	keys, kpms                                        *sql.Stmt
+
 	older [sealedTableCount]*sql.Stmt
 }
 
@@ -229,5 +233,28 @@ func (r *readStatements) all() []statement {
 		{&r.commandPending, "SELECT count(*) > 0 FROM command WHERE function = ? AND registration = ? AND status < 20"},
 		{&r.commands, `SELECT cmd_id, description, status, created, changed FROM command
 			WHERE function = ? AND registration = ? ORDER BY position`},
+
+		{&r.enrolments, enrolmentRecord + ` WHERE (enrolee_id, generation, maf_id) > (?1, ?2, ?3) AND enrolee_id < ?4
+			ORDER BY enrolee_id, generation, maf_id LIMIT ?5`},
+		{&r.enrolmentsByKeID, enrolmentRecord + ` WHERE ke_id = ?6 AND (+enrolee_id, generation, maf_id) > (?1, ?2, ?3)
+			AND +enrolee_id < ?4 ORDER BY maf_id LIMIT ?5`},
+		{&r.credentials, credentialRecord + ` WHERE (enrolee_id, generation) > (?1, ?2) AND enrolee_id < ?3
+			ORDER BY enrolee_id, generation LIMIT ?4`},
+		{&r.credentialsByKeID, credentialRecord + ` WHERE ke_id = ?5 AND ?6 IN ('', km_id)
+			AND (+enrolee_id, generation) > (?1, ?2) AND +enrolee_id < ?3 LIMIT ?4`},
+		{&r.credentialsByKmID, credentialRecord + ` WHERE km_id = ?5
+			AND (+enrolee_id, generation) > (?1, ?2) AND +enrolee_id < ?3 LIMIT ?4`},
+		{&r.keys, `SELECT key_id, source_id, admin_fqdn, usage, labels, NULL, NULL, created, modified, expires, latest,
+			(SELECT json_group_array(target_id ORDER BY target_id) FROM key_target WHERE key_target.key_id = key_registration.key_id),
+			sealed IS NOT NULL, state = 3, fetches FROM key_registration
+			WHERE (source_id, key_id) > (?1, ?2) AND source_id < ?3 AND +expires > ?5 ORDER BY source_id, key_id LIMIT ?4`},
+		{&r.kpms, `SELECT kpm_id, enrolee_id, generation, state, created, until FROM kpm
+			WHERE (enrolee_id, generation) > (?1, ?2) AND enrolee_id < ?3 ORDER BY enrolee_id, generation LIMIT ?4`},
 	}...)
 }
+
+// What a list shows of a row: nothing of its key.
+const (
+	enrolmentRecord  = "SELECT ke_id, enrolee_id, maf_id, generation, certificate, state, created, expires, fetched_at, fetches FROM enrolment"
+	credentialRecord = "SELECT km_id, ke_id, enrolee_id, generation, state, created, expires, ke_id_until FROM credential"
+)

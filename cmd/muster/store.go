@@ -20,15 +20,20 @@ import (
 type (
 	mefStore interface {
 		mef.Store
+		mef.Register
 		mef.KpmStore
+		mef.KpmRegister
 		tef.Store
 		tef.KeyStore
+		tef.KeyRegister
 		tef.CommandStore
 	}
 	mafStore interface {
 		maf.Store
+		maf.Register
 		tef.Store
 		tef.KeyStore
+		tef.KeyRegister
 	}
 )
 
@@ -41,7 +46,7 @@ const (
 // A database is an open store of either engine.
 type database interface {
 	mefStore
-	maf.Store
+	mafStore
 	Pending() int
 	Ping(ctx context.Context) error
 	Close() error
