@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster"
+	"muster/archive"
 	"muster/maf"
 )
 
@@ -68,9 +69,8 @@ func claimCredential(c maf.Credential) []string {
 	return []string{"Enrolee " + c.EnroleeID.String(), "KeID " + c.KeID.String(), "KmID " + c.KmID.String()}
 }
 
-// bindCredential names the record in which a Km is sealed.
 func bindCredential(c maf.Credential) []string {
-	return []string{"Km", c.MAF.String(), c.KmID.String(), c.KeID.String(), c.EnroleeID.String(), c.Expires.Format(time.RFC3339)}
+	return archive.BindKm(c.MAF, c.KmID, c.KeID, c.EnroleeID, c.Expires)
 }
 
 // putCredentials decides and writes as createEnrolments does.
@@ -98,7 +98,7 @@ func (s *Store) putCredentials(ctx context.Context, conn *pgxpool.Conn, items []
 			outcomes[i].err = errLostRace // until its row is written
 			fresh = append(fresh, i)
 		case outcomes[i].err == nil:
-			replayed = append(replayed, keIDOctets(c.KeID))
+			replayed = append(replayed, archive.KeIDOctets(c.KeID))
 		}
 	}
 	return s.writeCredentials(ctx, conn, items, fresh, replayed, outcomes)
@@ -107,7 +107,7 @@ func (s *Store) putCredentials(ctx context.Context, conn *pgxpool.Conn, items []
 func (s *Store) credentialsBefore(ctx context.Context, conn *pgxpool.Conn, items []maf.Credential) ([]maf.Credential, error) {
 	keIDs, kmIDs := make([][]byte, len(items)), make([]string, len(items))
 	for i, c := range items {
-		keIDs[i], kmIDs[i] = keIDOctets(c.KeID), c.KmID.String()
+		keIDs[i], kmIDs[i] = archive.KeIDOctets(c.KeID), c.KmID.String()
 	}
 	found, err := conn.Query(ctx, selectCredentials, keIDs, kmIDs)
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *Store) writeCredentials(ctx context.Context, conn *pgxpool.Conn, items 
 			if err != nil {
 				return err
 			}
-			keIDs, kmIDs, enrolees = append(keIDs, keIDOctets(c.KeID)), append(kmIDs, c.KmID.String()), append(enrolees, c.EnroleeID.String())
+			keIDs, kmIDs, enrolees = append(keIDs, archive.KeIDOctets(c.KeID)), append(kmIDs, c.KmID.String()), append(enrolees, c.EnroleeID.String())
 			mafs, dataKeys, sealed = append(mafs, c.MAF.String()), append(dataKeys, int64(dataKey)), append(sealed, r.sealed)
 			created, expires, untils = append(created, c.Created.Unix()), append(expires, c.Expires.Unix()), append(untils, c.KeIDUntil.Unix())
 		}
@@ -184,7 +184,7 @@ func (r *scannedCredential) columns() []any {
 }
 
 func (s *Store) assembleCredential(ctx context.Context, conn *pgxpool.Conn, r scannedCredential) (maf.Credential, error) {
-	keID, err1 := keIDFrom(r.keID)
+	keID, err1 := archive.KeIDFrom(r.keID)
 	kmID, err2 := muster.ParseKmID(r.kmID)
 	enrolee, err3 := muster.ParseEnroleeID(r.enrolee)
 	owner, err4 := muster.ParseFQDN(r.owner)
@@ -207,7 +207,7 @@ func (s *Store) assembleCredential(ctx context.Context, conn *pgxpool.Conn, r sc
 // CredentialByKeID is maf.Store's. One statement finds the credential and judges
 // it, so that one which is stored meanwhile is not taken for a retired one.
 func (s *Store) CredentialByKeID(ctx context.Context, id muster.KeID, now time.Time) (maf.Credential, error) {
-	c, usable, err := s.credential(ctx, id, credentialByKeID, keIDOctets(id), now.Unix())
+	c, usable, err := s.credential(ctx, id, credentialByKeID, archive.KeIDOctets(id), now.Unix())
 	if err == nil && !usable {
 		return maf.Credential{}, fmt.Errorf("%w: %s", maf.ErrRetired, id)
 	}
@@ -308,7 +308,7 @@ func claimLimit(l keIDLimit) []string { return []string{l.id.String()} }
 
 // LimitKeID is maf.Store's. A KeID that ends no later already is not written.
 func (s *Store) LimitKeID(ctx context.Context, id muster.KeID, until time.Time) error {
-	switch end, err := exists[int64](ctx, s, selectKeIDUntil, keIDOctets(id)); {
+	switch end, err := exists[int64](ctx, s, selectKeIDUntil, archive.KeIDOctets(id)); {
 	case err != nil:
 		return err
 	case end == nil:
@@ -323,7 +323,7 @@ func (s *Store) LimitKeID(ctx context.Context, id muster.KeID, until time.Time) 
 func (s *Store) limitKeIDs(ctx context.Context, conn *pgxpool.Conn, items []keIDLimit, outcomes []outcome[struct{}]) error {
 	ids, untils := make([][]byte, len(items)), make([]int64, len(items))
 	for i, l := range items {
-		ids[i], untils[i] = keIDOctets(l.id), l.until
+		ids[i], untils[i] = archive.KeIDOctets(l.id), l.until
 	}
 	limited := make(map[string]bool)
 	var t transaction

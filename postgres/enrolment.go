@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster"
+	"muster/archive"
 	"muster/mef"
 )
 
@@ -61,7 +62,7 @@ func (s *Store) createEnrolments(ctx context.Context, conn *pgxpool.Conn, items 
 			o.err = fmt.Errorf("%w: %s", mef.ErrConflict, e.KeID)
 		case found:
 			o.value = before
-			replayed = append(replayed, keIDOctets(e.KeID))
+			replayed = append(replayed, archive.KeIDOctets(e.KeID))
 		case state.live >= int64(e.maxLive):
 			o.err = fmt.Errorf("%w: %s has %d", mef.ErrTooMany, e.EnroleeID, state.live)
 		default:
@@ -135,7 +136,7 @@ const (
 func (s *Store) enrolmentsBefore(ctx context.Context, conn *pgxpool.Conn, items []newEnrolment) (map[muster.KeID]mef.Enrolment, map[string]enroleeState, error) {
 	keIDs, enrolees, created := make([][]byte, len(items)), make([]string, len(items)), make([]int64, len(items))
 	for i, e := range items {
-		keIDs[i], enrolees[i], created[i] = keIDOctets(e.KeID), e.EnroleeID.String(), e.Created.Unix()
+		keIDs[i], enrolees[i], created[i] = archive.KeIDOctets(e.KeID), e.EnroleeID.String(), e.Created.Unix()
 	}
 	var rows []scannedEnrolment
 	states := make(map[string]enroleeState)
@@ -204,7 +205,7 @@ func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, items [
 		return err
 	}
 	for _, i := range fresh {
-		if written[string(keIDOctets(outcomes[i].value.KeID))] {
+		if written[string(archive.KeIDOctets(outcomes[i].value.KeID))] {
 			outcomes[i].err = nil
 		}
 	}
@@ -228,7 +229,7 @@ func unfetched(items []newEnrolment, fresh []int, outcomes []outcome[mef.Enrolme
 	for _, i := range fresh {
 		e := outcomes[i].value
 		if last := e.Generation - int64(items[i].maxLive); last > 0 {
-			keIDs, enrolees = append(keIDs, keIDOctets(e.KeID)), append(enrolees, e.EnroleeID.String())
+			keIDs, enrolees = append(keIDs, archive.KeIDOctets(e.KeID)), append(enrolees, e.EnroleeID.String())
 			generations, oldest = append(generations, e.Generation), append(oldest, last)
 		}
 	}
@@ -248,7 +249,7 @@ func (a *enrolmentArrays) arguments() []any {
 }
 
 func (a *enrolmentArrays) add(e mef.Enrolment, part int, dataKey uint32, sealed []byte) {
-	a.keID, a.part = append(a.keID, keIDOctets(e.KeID)), append(a.part, int32(part))
+	a.keID, a.part = append(a.keID, archive.KeIDOctets(e.KeID)), append(a.part, int32(part))
 	a.maf, a.enrolee = append(a.maf, e.Targets[part].String()), append(a.enrolee, e.EnroleeID.String())
 	a.generation, a.dataKey = append(a.generation, e.Generation), append(a.dataKey, int64(dataKey))
 	a.session, a.certificate = append(a.session, e.Session[:]), append(a.certificate, e.Certificate[:])
@@ -293,10 +294,8 @@ func (s *Store) sealEnrolments(ctx context.Context, conn *pgxpool.Conn, fresh []
 	return rows, nil
 }
 
-// bindEnrolment names the record in which a Ke is sealed. Its expiry is part of
-// the name, so that whoever edits the database does not prolong a key.
 func bindEnrolment(e mef.Enrolment, target muster.FQDN) []string {
-	return []string{"Ke", e.KeID.MEF().String(), e.KeID.String(), target.String(), e.EnroleeID.String(), e.Expires.Format(time.RFC3339)}
+	return archive.BindKe(e.KeID, target, e.EnroleeID, e.Expires)
 }
 
 // A scannedEnrolment is a row of one enrolment and target.
@@ -338,7 +337,7 @@ func (s *Store) assembleEnrolments(ctx context.Context, conn *pgxpool.Conn, rows
 }
 
 func (s *Store) assembleEnrolment(ctx context.Context, conn *pgxpool.Conn, r scannedEnrolment) (mef.Enrolment, error) {
-	id, err1 := keIDFrom(r.keID)
+	id, err1 := archive.KeIDFrom(r.keID)
 	target, err2 := muster.ParseFQDN(r.maf)
 	enrolee, err3 := muster.ParseEnroleeID(r.enrolee)
 	if err := errors.Join(err1, err2, err3); err != nil {
@@ -368,24 +367,9 @@ func sameEnrolment(a, b mef.Enrolment) bool {
 	return a.Session == b.Session && a.Certificate == b.Certificate && a.EnroleeID == b.EnroleeID && slices.Equal(a.Targets, b.Targets)
 }
 
-// keIDOctets returns the 16 octets and the FQDN of a KeID.
-func keIDOctets(id muster.KeID) []byte {
-	relative := id.Relative()
-	return append(relative[:], id.MEF().String()...)
+func compareKeID(a, b muster.KeID) int {
+	return bytes.Compare(archive.KeIDOctets(a), archive.KeIDOctets(b))
 }
-
-func keIDFrom(octets []byte) (muster.KeID, error) {
-	if len(octets) < muster.RelativeSize {
-		return muster.KeID{}, fmt.Errorf("a KeID in the database has %d octets", len(octets))
-	}
-	issuer, err := muster.ParseFQDN(string(octets[muster.RelativeSize:]))
-	if err != nil {
-		return muster.KeID{}, err
-	}
-	return muster.NewKeID([muster.RelativeSize]byte(octets), issuer), nil
-}
-
-func compareKeID(a, b muster.KeID) int { return bytes.Compare(keIDOctets(a), keIDOctets(b)) }
 
 func compareFQDN(a, b muster.FQDN) int { return strings.Compare(a.String(), b.String()) }
 

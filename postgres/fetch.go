@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster"
+	"muster/archive"
 	"muster/mef"
 )
 
@@ -59,7 +60,7 @@ func (s *Store) fetchEnrolments(ctx context.Context, conn *pgxpool.Conn, items [
 	keIDs, mafs := make([][]byte, len(items)), make([]string, len(items))
 	now, windows, most, marks := make([]int64, len(items)), make([]int64, len(items)), make([]int64, len(items)), make([]int64, len(items))
 	for i, f := range items {
-		keIDs[i], mafs[i], marks[i] = keIDOctets(f.KeID), f.MAF.String(), f.mark
+		keIDs[i], mafs[i], marks[i] = archive.KeIDOctets(f.KeID), f.MAF.String(), f.mark
 		now[i], windows[i], most[i] = f.Now.Unix(), seconds(f.Window), int64(f.Max)
 	}
 	var rows []scannedEnrolment
@@ -131,7 +132,7 @@ func (s *Store) EraseEnrolment(ctx context.Context, id muster.KeID, maf muster.F
 func (s *Store) eraseEnrolments(ctx context.Context, conn *pgxpool.Conn, items []share, outcomes []outcome[struct{}]) error {
 	keIDs, mafs := make([][]byte, len(items)), make([]string, len(items))
 	for i, r := range items {
-		keIDs[i], mafs[i] = keIDOctets(r.id), r.maf.String()
+		keIDs[i], mafs[i] = archive.KeIDOctets(r.id), r.maf.String()
 	}
 	erased := make(map[string]bool)
 	var t transaction

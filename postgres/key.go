@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster"
+	"muster/archive"
 	"muster/tef"
 )
 
@@ -113,14 +114,8 @@ func prepareKey(r tef.KeyRegistration) (tef.KeyRegistration, error) {
 	return r, nil
 }
 
-// bindKey names the record in which a registered key is sealed. What an update
-// changes is no part of the name.
 func bindKey(r tef.KeyRegistration) []string {
-	latest := ""
-	if !r.Latest.IsZero() {
-		latest = r.Latest.Format(time.RFC3339)
-	}
-	return []string{"registered key", r.ID.Function().String(), r.ID.String(), r.Source.String(), r.AdminFQDN.String(), r.Usage.String(), latest}
+	return archive.BindKey(r.ID.KeID(), r.Source, r.AdminFQDN, r.Usage, r.Latest)
 }
 
 // texts returns a list that is not NULL in the database.
@@ -247,4 +242,4 @@ func (s *Store) SweepKeys(ctx context.Context, now time.Time, limit int) (int, e
 	return s.sweep(ctx, tef.ErrBusy, limit, sweepStep{sweepKeys, now.Unix()})
 }
 
-func keyOctets(id tef.KeyID) []byte { return keIDOctets(id.KeID()) }
+func keyOctets(id tef.KeyID) []byte { return archive.KeIDOctets(id.KeID()) }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster"
+	"muster/archive"
 	"muster/mef"
 )
 
@@ -99,10 +100,7 @@ func (s *Store) sealKpms(ctx context.Context, conn *pgxpool.Conn, list mef.Impor
 	return sealed, nil
 }
 
-// bindKpm names the record in which a Kpm is sealed.
-func bindKpm(kpm mef.ProvisionedKpm) []string {
-	return []string{"Kpm", kpm.KpmID.Issuer().String(), kpm.KpmID.String(), kpm.EnroleeID.String()}
-}
+func bindKpm(kpm mef.ProvisionedKpm) []string { return archive.BindKpm(kpm.KpmID, kpm.EnroleeID) }
 
 func (s *Store) importKpms(ctx context.Context, tx pgx.Tx, list mef.Import, sealed []record) (o imported, err error) {
 	kept, err := s.keptKpms(ctx, tx, list.Kpms)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // A migration leads from one version of the schema to the next, and back.
@@ -187,20 +186,29 @@ func Create(ctx context.Context, connection string, sealer Sealer) error {
 		return err
 	}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		steps := migrations()
-		for version := range steps {
-			if err := step(ctx, tx, steps, version); err != nil {
-				return err
-			}
+		if err := makeTables(ctx, tx); err != nil {
+			return err
 		}
 		_, err := tx.Exec(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (1, $1, $2, 0)", wrapped, time.Now().Unix())
 		return err
 	})
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42P07" {
-		err = fmt.Errorf("%w: %w", ErrExists, err)
-	}
 	if err != nil {
 		return fmt.Errorf("create the database: %w", err)
+	}
+	return nil
+}
+
+// makeTables makes the tables in the current schema. If they are there already, the
+// error wraps ErrExists.
+func makeTables(ctx context.Context, tx pgx.Tx) error {
+	steps := migrations()
+	for version := range steps {
+		err := step(ctx, tx, steps, version)
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42P07" {
+			return fmt.Errorf("%w: %w", ErrExists, err)
+		} else if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -286,7 +294,9 @@ func connectOnce(ctx context.Context, connection string) (*pgx.Conn, error) {
 }
 
 // checkVersion refuses a database that this version cannot serve. It changes nothing.
-func checkVersion(ctx context.Context, conn *pgxpool.Conn) error {
+func checkVersion(ctx context.Context, conn interface {
+	QueryRow(ctx context.Context, query string, args ...any) pgx.Row
+}) error {
 	var version int
 	if err := conn.QueryRow(ctx, "SELECT version FROM muster_schema WHERE one = 1").Scan(&version); err != nil {
 		return identify(err)

@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+
+	"muster/archive"
 )
 
 // Errors of Backup, Check and Restore.
@@ -19,19 +20,19 @@ var (
 
 // Backup writes a copy of a database, which another process may have open, to a
 // new file of mode 0600, as it was at one moment. The copy is checked as Check
-// does, with a sealer of its own, and is whole and durable when it gets its name.
+// does, with an opener of its own, and is whole and durable when it gets its name.
 // An existing file is never touched: the error then wraps fs.ErrExist.
-func Backup(ctx context.Context, path, to string, sealer Sealer) (*Report, error) {
+func Backup(ctx context.Context, path, to string, opener archive.Opener) (*archive.Report, error) {
 	path, err := realPath(path)
 	if err != nil {
 		return nil, err
 	}
-	var report *Report
+	var report *archive.Report
 	err = place(to, func(draft string) error {
 		if err := vacuum(ctx, path, draft); err != nil {
 			return err
 		}
-		report, err = Check(ctx, draft, sealer)
+		report, err = Check(ctx, draft, opener)
 		if err == nil && !report.Sound() {
 			err = fmt.Errorf("%w: %s", ErrDamaged, report.Problems[0])
 		}
@@ -42,10 +43,6 @@ func Backup(ctx context.Context, path, to string, sealer Sealer) (*Report, error
 	}
 	return report, nil
 }
-
-// Withdrawn counts what Restore took back, since it may have ended after the
-// backup was made.
-type Withdrawn struct{ Enrolments, Credentials, KeIDs, Keys, Kpms int }
 
 // Restore makes a database of a backup at path, where there must be none. What may
 // have ended since the backup is withdrawn, unless keep is set: keys of enrolments
@@ -58,11 +55,11 @@ type Withdrawn struct{ Enrolments, Credentials, KeIDs, Keys, Kpms int }
 // What remains is the newest credential of each Enrolee. If a newer one has replaced
 // it since the backup, its KmID opens sessions again: until the Enrolee, whose own
 // KmID is unknown now, has enrolled anew and used what it got, or until it expires.
-func Restore(ctx context.Context, backup, path string, sealer Sealer, keep bool) (w Withdrawn, report *Report, err error) {
+func Restore(ctx context.Context, backup, path string, opener archive.Opener, keep bool) (w archive.Withdrawn, report *archive.Report, err error) {
 	if backup, err = realPath(backup); err != nil {
 		return w, nil, err
 	}
-	if report, err = Check(ctx, backup, sealer); err != nil {
+	if report, err = Check(ctx, backup, opener); err != nil {
 		return w, nil, err
 	}
 	if !report.Sound() {
@@ -79,13 +76,13 @@ func Restore(ctx context.Context, backup, path string, sealer Sealer, keep bool)
 		return err
 	})
 	if err != nil {
-		return Withdrawn{}, nil, fmt.Errorf("restore %s: %w", backup, err)
+		return archive.Withdrawn{}, nil, fmt.Errorf("restore %s: %w", backup, err)
 	}
 	return w, report, nil
 }
 
 // withdraw ends what a backup cannot know to be still good.
-func withdraw(ctx context.Context, path string) (w Withdrawn, err error) {
+func withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error) {
 	db, err := connect(path, []string{"foreign_keys(ON)", "secure_delete(ON)", "synchronous(FULL)"})
 	if err != nil {
 		return w, err
@@ -96,20 +93,9 @@ func withdraw(ctx context.Context, path string) (w Withdrawn, err error) {
 		return w, err
 	}
 	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
-	for _, step := range []struct {
-		count     *int
-		statement string
-	}{
-		{&w.Enrolments, "UPDATE enrolment SET state = 3, sealed = NULL, data_key = NULL WHERE state IN (1, 2)"},
-		{&w.Credentials, `UPDATE credential SET state = 4, sealed = NULL, data_key = NULL WHERE state IN (1, 2)
-			AND EXISTS (SELECT 1 FROM credential AS newer WHERE newer.enrolee_id = credential.enrolee_id
-				AND newer.generation > credential.generation AND newer.state IN (1, 2))`},
-		{&w.KeIDs, "UPDATE credential SET state = 2 WHERE state = 1"},
-		{&w.Keys, "UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL WHERE state = 1"},
-		{&w.Kpms, "DELETE FROM kpm WHERE state IN (1, 2)"},
-	} {
-		if *step.count, err = changed(tx.ExecContext(ctx, step.statement)); err != nil {
-			return Withdrawn{}, err
+	for _, step := range w.Statements() {
+		if *step.Count, err = changed(tx.ExecContext(ctx, step.Statement)); err != nil {
+			return archive.Withdrawn{}, err
 		}
 	}
 	return w, tx.Commit()
@@ -128,47 +114,22 @@ func vacuum(ctx context.Context, path, to string) (err error) {
 		return identify(err)
 	}
 	defer conn.Close()
-	if err := checkSchema(ctx, conn, nil, new(Report)); err != nil {
+	if _, err := schemaOf(ctx, conn); err != nil {
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "VACUUM INTO ?", to)
 	return err
 }
 
-// place lets write fill an empty file of mode 0600 beside path, makes it durable
-// and gives it its name, which must be free, as must those of its write-ahead log.
-func place(path string, write func(draft string) error) (err error) {
-	// What is left of a write-ahead log would be taken for the new file's.
-	for _, suffix := range []string{"", "-wal", "-shm"} {
+// place is archive.Place for a database, of whose write-ahead log nothing may be
+// left: it would be taken for the new file's.
+func place(path string, write func(draft string) error) error {
+	for _, suffix := range []string{"-wal", "-shm"} {
 		if _, err := os.Lstat(path + suffix); err == nil {
 			return &os.PathError{Op: "create", Path: path + suffix, Err: os.ErrExist}
 		}
 	}
-	if path, err = filepath.Abs(path); err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // of mode 0600
-	if err != nil {
-		return err
-	}
-	draft := file.Name()
-	defer func() { err = errors.Join(err, os.Remove(draft)) }()
-	if err := file.Close(); err != nil {
-		return err
-	}
-	if err := write(draft); err != nil {
-		return err
-	}
-	if file, err = os.Open(draft); err != nil {
-		return err
-	}
-	if err := errors.Join(file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(draft, path); err != nil { // fails if the name was taken meanwhile
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return archive.Place(path, write)
 }
 
 // RewrapDataKeys wraps every data key of a database anew by the first root key of
@@ -196,7 +157,7 @@ func RewrapDataKeys(ctx context.Context, path string, sealer interface {
 		return 0, identify(err)
 	}
 	defer conn.Close()
-	if err := checkSchema(ctx, conn, nil, new(Report)); err != nil {
+	if _, err := schemaOf(ctx, conn); err != nil {
 		return 0, err
 	}
 	tx, err := conn.BeginTx(ctx, nil)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/archive"
 	"muster/maf"
 	"muster/mef"
 	"muster/seal"
@@ -151,7 +152,7 @@ func TestRestoreRevivesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := (sqlite.Withdrawn{Enrolments: 1, KeIDs: 1, Kpms: 1}); !keep && w != want || keep && w != (sqlite.Withdrawn{}) {
+		if want := (archive.Withdrawn{Enrolments: 1, KeIDs: 1, Kpms: 1}); !keep && w != want || keep && w != (archive.Withdrawn{}) {
 			t.Errorf("keep %t: withdrawn %+v", keep, w)
 		}
 		store := openAt(t, path)
@@ -194,7 +195,7 @@ func TestRestoreRetiresOlderCredentials(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := (sqlite.Withdrawn{Enrolments: 1, Credentials: 1, KeIDs: 1, Kpms: 1}); !keep && w != want {
+		if want := (archive.Withdrawn{Enrolments: 1, Credentials: 1, KeIDs: 1, Kpms: 1}); !keep && w != want {
 			t.Errorf("withdrawn %+v", w)
 		}
 		store := openAt(t, restored)

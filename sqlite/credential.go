@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/archive"
 	"muster/maf"
 )
 
@@ -32,7 +33,7 @@ func (s *Store) PutCredential(ctx context.Context, c maf.Credential) error {
 				return struct{}{}, err
 			}
 		}
-		n, err := changed(s.write.insertCredential.Exec(keIDOctets(c.KeID), c.KmID.String(), c.EnroleeID.String(),
+		n, err := changed(s.write.insertCredential.Exec(archive.KeIDOctets(c.KeID), c.KmID.String(), c.EnroleeID.String(),
 			c.MAF.String(), dataKey, sealed, c.Created.Unix(), c.Expires.Unix(), c.KeIDUntil.Unix()))
 		if err != nil || n != 1 {
 			err = errors.Join(fmt.Errorf("insert a credential: %d rows", n), err)
@@ -42,15 +43,14 @@ func (s *Store) PutCredential(ctx context.Context, c maf.Credential) error {
 	return err
 }
 
-// bindCredential names the record in which a Km is sealed.
 func bindCredential(c maf.Credential) []string {
-	return []string{"Km", c.MAF.String(), c.KmID.String(), c.KeID.String(), c.EnroleeID.String(), c.Expires.Format(time.RFC3339)}
+	return archive.BindKm(c.MAF, c.KmID, c.KeID, c.EnroleeID, c.Expires)
 }
 
 // findCredential reports whether the credential is stored already, and returns
 // maf.ErrConflict if another one has its KeID or its KmID.
 func (s *Store) findCredential(c maf.Credential) (bool, error) {
-	rows, err := s.write.credentialRows.Query(keIDOctets(c.KeID), c.KmID.String())
+	rows, err := s.write.credentialRows.Query(archive.KeIDOctets(c.KeID), c.KmID.String())
 	if err != nil {
 		return false, err
 	}
@@ -83,7 +83,7 @@ type scannedCredential struct {
 }
 
 func (s *Store) assembleCredential(r scannedCredential) (maf.Credential, error) {
-	keID, err1 := keIDFrom(r.keID)
+	keID, err1 := archive.KeIDFrom(r.keID)
 	kmID, err2 := muster.ParseKmID(r.kmID)
 	enrolee, err3 := muster.ParseEnroleeID(r.enrolee)
 	owner, err4 := muster.ParseFQDN(r.maf)
@@ -106,7 +106,7 @@ func (s *Store) assembleCredential(r scannedCredential) (maf.Credential, error) 
 // CredentialByKeID is maf.Store's. One statement finds the credential and judges
 // it, so that one which is stored meanwhile is not taken for a retired one.
 func (s *Store) CredentialByKeID(ctx context.Context, id muster.KeID, now time.Time) (maf.Credential, error) {
-	c, usable, err := s.credential(s.read.credentialByKeID.QueryRowContext(ctx, keIDOctets(id), now.Unix()), id)
+	c, usable, err := s.credential(s.read.credentialByKeID.QueryRowContext(ctx, archive.KeIDOctets(id), now.Unix()), id)
 	if err == nil && !usable {
 		return maf.Credential{}, fmt.Errorf("%w: %s", maf.ErrRetired, id)
 	}
@@ -177,7 +177,7 @@ func (s *Store) ActivateKmID(ctx context.Context, id muster.KmID, now time.Time)
 // LimitKeID is maf.Store's. A KeID that ends no later already is not written.
 func (s *Store) LimitKeID(ctx context.Context, id muster.KeID, until time.Time) error {
 	var end int64
-	err := s.read.keIDUntil.QueryRowContext(ctx, keIDOctets(id)).Scan(&end)
+	err := s.read.keIDUntil.QueryRowContext(ctx, archive.KeIDOctets(id)).Scan(&end)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%w: %s", maf.ErrUnknown, id)
 	} else if err != nil {
@@ -186,7 +186,7 @@ func (s *Store) LimitKeID(ctx context.Context, id muster.KeID, until time.Time) 
 		return nil
 	}
 	_, err = do(ctx, &s.write, maf.ErrBusy, func() (struct{}, error) {
-		n, err := changed(s.write.limitKeID.Exec(keIDOctets(id), until.Unix()))
+		n, err := changed(s.write.limitKeID.Exec(archive.KeIDOctets(id), until.Unix()))
 		if err == nil && n != 1 {
 			err = fmt.Errorf("%w: %s", maf.ErrUnknown, id)
 		}

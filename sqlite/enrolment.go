@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/archive"
 	"muster/mef"
 )
 
@@ -59,10 +60,8 @@ func (s *Store) sealEnrolment(e mef.Enrolment) (mef.Enrolment, []enrolmentRow, e
 	return e, rows, nil
 }
 
-// bindEnrolment names the record in which a Ke is sealed. Its expiry is part of
-// the name, so that whoever edits the file does not prolong a key.
 func bindEnrolment(e mef.Enrolment, target muster.FQDN) []string {
-	return []string{"Ke", e.KeID.MEF().String(), e.KeID.String(), target.String(), e.EnroleeID.String(), e.Expires.Format(time.RFC3339)}
+	return archive.BindKe(e.KeID, target, e.EnroleeID, e.Expires)
 }
 
 func (s *Store) createEnrolment(e mef.Enrolment, rows []enrolmentRow, maxLive int) (mef.Enrolment, error) {
@@ -96,7 +95,7 @@ func (s *Store) createEnrolment(e mef.Enrolment, rows []enrolmentRow, maxLive in
 				return mef.Enrolment{}, err
 			}
 		}
-		n, err := changed(s.write.insertEnrolment.Exec(keIDOctets(e.KeID), row.maf, enrolee, e.Generation,
+		n, err := changed(s.write.insertEnrolment.Exec(archive.KeIDOctets(e.KeID), row.maf, enrolee, e.Generation,
 			e.Session[:], e.Certificate[:], row.dataKey, row.sealed, e.Created.Unix(), e.Expires.Unix()))
 		if err != nil || n != 1 {
 			return mef.Enrolment{}, errors.Join(fmt.Errorf("insert an enrolment: %d rows", n), err)
@@ -111,7 +110,7 @@ func (s *Store) createEnrolment(e mef.Enrolment, rows []enrolmentRow, maxLive in
 // storedEnrolment puts an enrolment together from the rows of its targets. Its
 // Ke is absent if it is erased for all of them.
 func (s *Store) storedEnrolment(id muster.KeID) (e mef.Enrolment, found bool, err error) {
-	rows, err := s.write.enrolmentRows.Query(keIDOctets(id))
+	rows, err := s.write.enrolmentRows.Query(archive.KeIDOctets(id))
 	if err != nil {
 		return mef.Enrolment{}, false, err
 	}
@@ -184,7 +183,7 @@ func (s *Store) FetchEnrolment(ctx context.Context, f mef.Fetch) (mef.Enrolment,
 	return do(ctx, &s.write, mef.ErrBusy, func() (mef.Enrolment, error) {
 		var r scannedEnrolment
 		target := f.MAF.String()
-		err := s.write.fetchEnrolment.QueryRow(keIDOctets(f.KeID), target, f.Now.Unix(), seconds(f.Window), f.Max).Scan(r.columns()...)
+		err := s.write.fetchEnrolment.QueryRow(archive.KeIDOctets(f.KeID), target, f.Now.Unix(), seconds(f.Window), f.Max).Scan(r.columns()...)
 		if errors.Is(err, sql.ErrNoRows) {
 			return mef.Enrolment{}, fmt.Errorf("%w: %s for %s", mef.ErrUnknown, f.KeID, f.MAF)
 		} else if err != nil {
@@ -210,7 +209,7 @@ func (s *Store) EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, sessi
 		} else if err != nil {
 			return mef.Enrolment{}, err
 		}
-		id, err := keIDFrom(octets)
+		id, err := archive.KeIDFrom(octets)
 		if err != nil {
 			return mef.Enrolment{}, err
 		}
@@ -222,7 +221,7 @@ func (s *Store) EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, sessi
 // EraseEnrolment is mef.Store's.
 func (s *Store) EraseEnrolment(ctx context.Context, id muster.KeID, maf muster.FQDN) error {
 	_, err := do(ctx, &s.write, mef.ErrBusy, func() (struct{}, error) {
-		n, err := changed(s.write.eraseEnrolment.Exec(keIDOctets(id), maf.String()))
+		n, err := changed(s.write.eraseEnrolment.Exec(archive.KeIDOctets(id), maf.String()))
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: %s for %s", mef.ErrUnknown, id, maf)
 		}
@@ -268,23 +267,6 @@ func (s *Store) sweep(ctx context.Context, busy error, limit int, steps ...sweep
 		}
 	}
 	return swept, nil
-}
-
-// keIDOctets returns the 16 octets and the FQDN of a KeID.
-func keIDOctets(id muster.KeID) []byte {
-	relative := id.Relative()
-	return append(relative[:], id.MEF().String()...)
-}
-
-func keIDFrom(octets []byte) (muster.KeID, error) {
-	if len(octets) < muster.RelativeSize {
-		return muster.KeID{}, fmt.Errorf("a KeID in the database has %d octets", len(octets))
-	}
-	issuer, err := muster.ParseFQDN(string(octets[muster.RelativeSize:]))
-	if err != nil {
-		return muster.KeID{}, err
-	}
-	return muster.NewKeID([muster.RelativeSize]byte(octets), issuer), nil
 }
 
 func compareFQDN(a, b muster.FQDN) int { return strings.Compare(a.String(), b.String()) }

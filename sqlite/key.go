@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/archive"
 	"muster/tef"
 )
 
@@ -71,14 +72,8 @@ func prepareKey(r tef.KeyRegistration) (tef.KeyRegistration, error) {
 	return r, nil
 }
 
-// bindKey names the record in which a registered key is sealed. What an update
-// changes is no part of the name.
 func bindKey(r tef.KeyRegistration) []string {
-	latest := ""
-	if !r.Latest.IsZero() {
-		latest = r.Latest.Format(time.RFC3339)
-	}
-	return []string{"registered key", r.ID.Function().String(), r.ID.String(), r.Source.String(), r.AdminFQDN.String(), r.Usage.String(), latest}
+	return archive.BindKey(r.ID.KeID(), r.Source, r.AdminFQDN, r.Usage, r.Latest)
 }
 
 func (s *Store) insertKey(r tef.KeyRegistration, dataKey *uint32, sealed []byte) error {
@@ -252,4 +247,4 @@ func (s *Store) SweepKeys(ctx context.Context, now time.Time, limit int) (int, e
 	return s.sweep(ctx, tef.ErrBusy, limit, sweepStep{s.write.sweepKeys, now.Unix()})
 }
 
-func keyOctets(id tef.KeyID) []byte { return keIDOctets(id.KeID()) }
+func keyOctets(id tef.KeyID) []byte { return archive.KeIDOctets(id.KeID()) }

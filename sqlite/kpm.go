@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/archive"
 	"muster/mef"
 )
 
@@ -53,10 +54,7 @@ func (s *Store) ImportKpms(ctx context.Context, list mef.Import) (mef.Imported, 
 	return o.done, errors.Join(o.refused, err)
 }
 
-// bindKpm names the record in which a Kpm is sealed.
-func bindKpm(kpm mef.ProvisionedKpm) []string {
-	return []string{"Kpm", kpm.KpmID.Issuer().String(), kpm.KpmID.String(), kpm.EnroleeID.String()}
-}
+func bindKpm(kpm mef.ProvisionedKpm) []string { return archive.BindKpm(kpm.KpmID, kpm.EnroleeID) }
 
 // keptKpm returns a key with its Kpm, which is absent if it was erased.
 func (s *Store) keptKpm(id muster.KpmID) (kpm mef.ProvisionedKpm, found bool, err error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"muster"
+	"muster/archive"
 	"muster/tef"
 )
 
@@ -40,7 +41,7 @@ func (s *Store) openEnrolment(scan func(...any) error) (r openedRow, err error) 
 	var e scannedEnrolment
 	err = scan(append([]any{&r.rowid, &octets, &target}, e.columns()...)...)
 	r.sealed = e.sealed
-	id, err1 := keIDFrom(octets)
+	id, err1 := archive.KeIDFrom(octets)
 	maf, err2 := muster.ParseFQDN(target)
 	if err := errors.Join(err, err1, err2); err != nil {
 		return r, err
@@ -67,7 +68,7 @@ func (s *Store) openKey(scan func(...any) error) (r openedRow, err error) {
 	var k scannedKey
 	err = scan(append([]any{&r.rowid, &octets}, k.columns()...)...)
 	r.sealed = k.sealed
-	id, err1 := keIDFrom(octets)
+	id, err1 := archive.KeIDFrom(octets)
 	if err := errors.Join(err, err1); err != nil {
 		return r, err
 	}

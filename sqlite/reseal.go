@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"muster/archive"
 	"muster/tef"
 )
 
@@ -26,7 +27,7 @@ func (s *Store) Reseal(ctx context.Context, limit int) (int, error) {
 	resealed := 0
 	var unopened []error
 	for i := range sealedTables() {
-		for skip := 0; resealed < limit && len(unopened) < maxProblems; {
+		for skip := 0; resealed < limit && len(unopened) < archive.MaxProblems; {
 			rows, errs, err := s.older(ctx, i, min(sweepSlice, limit-resealed), skip)
 			if err != nil {
 				return resealed, err

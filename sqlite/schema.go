@@ -150,21 +150,26 @@ CREATE INDEX key_registration_source ON key_registration (source_id, key_id);
 `}
 }
 
-// create makes the schema and the first data key in one transaction.
+// create makes the schema and the first data key.
 func create(ctx context.Context, db *sql.DB, wrapped []byte, now time.Time) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
-		return err
-	}
-	if err := migrate(ctx, conn, migrations()); err != nil {
+	if err := makeSchema(ctx, conn); err != nil {
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (1, ?, ?, 0)", wrapped, now.Unix())
 	return err
+}
+
+// makeSchema makes the tables of an empty database.
+func makeSchema(ctx context.Context, conn *sql.Conn) error {
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
+		return err
+	}
+	return migrate(ctx, conn, migrations())
 }
 
 // Schema returns the version of the schema that Open brings a file to.

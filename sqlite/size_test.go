@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/archive"
 	"muster/maf"
 	"muster/mef"
 	"muster/seal"
@@ -176,7 +177,7 @@ func enrolmentTable() sizedTable {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return []any{keIDOctets(e.KeID), e.Targets[0].String(), e.EnroleeID.String(), e.Session[:], e.Certificate[:],
+			return []any{archive.KeIDOctets(e.KeID), e.Targets[0].String(), e.EnroleeID.String(), e.Session[:], e.Certificate[:],
 				sealed, e.Created.Unix(), e.Expires.Unix()}
 		},
 		operations: []sizedOperation{
@@ -219,7 +220,7 @@ func credentialTable() sizedTable {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return []any{keIDOctets(c.KeID), c.KmID.String(), c.EnroleeID.String(), c.MAF.String(), sealed,
+			return []any{archive.KeIDOctets(c.KeID), c.KmID.String(), c.EnroleeID.String(), c.MAF.String(), sealed,
 				e.Created.Unix(), c.Expires.Unix(), c.Expires.Unix()}
 		},
 		operations: []sizedOperation{

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/archive"
 	"muster/mef"
 	"muster/seal"
 )
@@ -296,7 +297,7 @@ func TestDataKeysRotate(t *testing.T) {
 	defer s.Close()
 	for n, want := range map[int]int{1: 1, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3} {
 		e := sample(t, n)
-		if got := s.count(t, "SELECT data_key FROM enrolment WHERE ke_id = ?", keIDOctets(e.KeID)); got != want {
+		if got := s.count(t, "SELECT data_key FROM enrolment WHERE ke_id = ?", archive.KeIDOctets(e.KeID)); got != want {
 			t.Errorf("enrolment %d is sealed with data key %d, want %d", n, got, want)
 		}
 		f, err := s.FetchEnrolment(t.Context(), mef.Fetch{KeID: e.KeID, MAF: e.Targets[0], Now: e.Created, Max: 1})
@@ -394,7 +395,7 @@ func TestDataKeyOfAFailedRotationIsUsed(t *testing.T) {
 	}
 	for n, want := range map[int]int{2: 2, 3: 2} {
 		e := sample(t, n)
-		if got := s.count(t, "SELECT data_key FROM enrolment WHERE ke_id = ?", keIDOctets(e.KeID)); got != want {
+		if got := s.count(t, "SELECT data_key FROM enrolment WHERE ke_id = ?", archive.KeIDOctets(e.KeID)); got != want {
 			t.Errorf("enrolment %d is sealed with data key %d, want %d", n, got, want)
 		}
 		if f, err := s.FetchEnrolment(t.Context(), mef.Fetch{KeID: e.KeID, MAF: e.Targets[0], Now: e.Created, Max: 1}); err != nil || !f.Ke.Equal(e.Ke) {

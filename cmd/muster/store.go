@@ -111,12 +111,13 @@ func (c storeConfig) besideStore(configuration, suffix string) string {
 func newStoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
-		Short: "Create, check, back up and restore the store that a configuration names",
+		Short: "Create, check, back up, restore and move the store that a configuration names",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newStoreCreateCommand(), newStoreMigrateCommand(), newStoreCheckCommand(),
-		newStoreBackupCommand(), newStoreRestoreCommand(), newStoreRotateRootCommand())
+		newStoreBackupCommand(), newStoreRestoreCommand(), newStoreRotateRootCommand(),
+		newStoreExportCommand(), newStoreImportCommand(), newStoreCopyCommand())
 	return cmd
 }
 
@@ -183,22 +184,28 @@ it brings it forward.`,
 
 // readStoreConfig reads the store from the configuration of a MEF or a MAF.
 func readStoreConfig(file string) (storeConfig, error) {
+	_, config, err := readStoreOf(file)
+	return config, err
+}
+
+// readStoreOf also reads whose store it is.
+func readStoreOf(file string) (function muster.FQDN, config storeConfig, err error) {
 	switch kind, err := kindOf(file); {
 	case err != nil:
-		return storeConfig{}, err
+		return function, config, err
 	case kind == "mef":
 		config, err := readMEFConfig(file)
 		if err != nil {
-			return storeConfig{}, err
+			return function, storeConfig{}, err
 		}
-		return config.Store, nil
+		return config.FQDN, config.Store, nil
 	case kind == "maf":
 		config, err := readMAFConfig(file)
 		if err != nil {
-			return storeConfig{}, err
+			return function, storeConfig{}, err
 		}
-		return config.Store, nil
+		return config.FQDN, config.Store, nil
 	default:
-		return storeConfig{}, configErrorf("%s: a device has no store", file)
+		return function, config, configErrorf("%s: a device has no store", file)
 	}
 }

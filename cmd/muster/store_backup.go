@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 
 	"github.com/spf13/cobra"
 
 	"muster"
+	"muster/archive"
 	"muster/seal"
 	"muster/sqlite"
 )
@@ -22,21 +21,21 @@ func readFileStore(ctx context.Context, file string) (storeConfig, *seal.Sealer,
 		return config, nil, err
 	}
 	if config.Postgres != "" {
-		return config, nil, configErrorf("%s: the store is a PostgreSQL database; its own tools back it up, check it and restore it", file)
+		return config, nil, configErrorf("%s: the store is a PostgreSQL database; its own tools back it up and restore it, or muster store export and import", file)
 	}
 	sealer, err := newSealer(ctx, config)
 	return config, sealer, err
 }
 
-// refuseFile gives the errors of a store in a file their codes.
+// refuseFile gives the errors of a store in a file, and of an archive, their codes.
 func refuseFile(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, sqlite.ErrDamaged):
+	case errors.Is(err, sqlite.ErrDamaged), errors.Is(err, archive.ErrDamaged):
 		return muster.Refuse(muster.CodeStoreDamaged, "%w", err)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), errors.Is(err, sqlite.ErrForeign), errors.Is(err, sqlite.ErrNewer),
-		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey):
+		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey), errors.Is(err, archive.ErrFormat), errors.Is(err, archive.ErrNewer):
 		return configErrorf("store: %w", err)
 	}
 	return muster.Refuse(muster.CodeStoreFailed, "%w", err)
@@ -65,58 +64,6 @@ the root key too, and elsewhere.`,
 	}
 	configFlag(cmd, &file)
 	return cmd
-}
-
-func newStoreCheckCommand() *cobra.Command {
-	var file, backup string
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "check --config FILE [--file BACKUP]",
-		Short: "Check a store, while its function runs or not, or a backup of it",
-		Long: `Check a store, while its function runs or not, or a backup of it: the file, its
-references, and that every sealed key opens for the record in which it stands.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, sealer, err := readFileStore(cmd.Context(), file)
-			if err != nil {
-				return err
-			}
-			if backup != "" {
-				config.Path = backup
-			}
-			report, err := sqlite.Check(cmd.Context(), config.Path, sealer)
-			if err != nil {
-				return refuseFile(err)
-			}
-			if err := printReport(cmd.OutOrStdout(), report, asJSON); err != nil || report.Sound() {
-				return err
-			}
-			return muster.Refuse(muster.CodeStoreDamaged, "%s: %d things are wrong with it", config.Path, len(report.Problems))
-		},
-	}
-	configFlag(cmd, &file)
-	cmd.Flags().StringVar(&backup, "file", "", "check this `BACKUP` in place of the store")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	return cmd
-}
-
-func printReport(out io.Writer, r *sqlite.Report, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(out).Encode(struct {
-			Schema   int            `json:"schema"`
-			DataKeys int            `json:"dataKeys"`
-			Sealed   int            `json:"sealedKeys"`
-			Rows     map[string]int `json:"rows"`
-			Problems []string       `json:"problems"`
-		}{r.Schema, r.DataKeys, r.Sealed, r.Rows, append([]string{}, r.Problems...)})
-	}
-	for _, problem := range r.Problems {
-		if _, err := fmt.Fprintln(out, problem); err != nil {
-			return err
-		}
-	}
-	_, err := fmt.Fprintf(out, "schema %d, %d sealed keys under %d data keys, %d problems\n", r.Schema, r.Sealed, r.DataKeys, len(r.Problems))
-	return err
 }
 
 func newStoreRestoreCommand() *cobra.Command {
@@ -151,9 +98,7 @@ one.`,
 			if err != nil {
 				return refuseFile(err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored; withdrawn: %d enrolments, %d older credentials, %d KeIDs, %d registered keys, %d pre-provisioned keys\n",
-				w.Enrolments, w.Credentials, w.KeIDs, w.Keys, w.Kpms)
-			return err
+			return printWithdrawn(cmd.OutOrStdout(), "restored", w)
 		},
 	}
 	configFlag(cmd, &file)

@@ -1,0 +1,392 @@
+package archive_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"regexp"
+	"strings"
+	"testing"
+
+	"muster"
+	"muster/archive"
+	"muster/seal"
+)
+
+// What one engine has exported another makes a store of that has the same archive,
+// and serves what the first served.
+func TestFromEngineToEngine(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, from engine) {
+		source, _ := from.made(t)
+		first := from.written(t, source)
+		for _, table := range archive.Tables() {
+			if !strings.Contains(string(first), `{"table":"`+table.Name+`",`) {
+				t.Errorf("the archive has no record of %s", table.Name)
+			}
+		}
+		for _, to := range []engine{onSQLite(), onPostgres()} {
+			t.Run("to "+to.name, func(t *testing.T) {
+				place := to.place(t)
+				w, report, err := to.fill(t.Context(), place, read(t, first), sealer(t, 0), true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if w != (archive.Withdrawn{}) || !report.Sound() || report.Sealed == 0 {
+					t.Errorf("withdrawn %+v, report %+v", w, report)
+				}
+				second := to.written(t, place)
+				if records(first) != records(second) {
+					t.Errorf("exported\n%s\nimported, and exported again\n%s", first, second)
+				}
+				served(t, to.opened(t, place))
+				if records(to.written(t, place)) == records(second) {
+					t.Error("the store that was made does not change")
+				}
+			})
+		}
+	})
+}
+
+// served asks a store for what populate has left, and for something new.
+func served(t *testing.T, s store) {
+	t.Helper()
+	e := enrolment(t, 0, 5, "maf.example.org", "a.maf.example.org")
+	stored, err := s.EnrolmentOf(t.Context(), e.EnroleeID, e.Session, now())
+	if err != nil || !stored.Ke.Equal(e.Ke) || stored.KeID != e.KeID {
+		t.Errorf("an enrolment: %v", err)
+	}
+	next, err := s.CreateEnrolment(t.Context(), enrolment(t, 0, 77, "maf.example.org"), 9)
+	if err != nil || next.Generation != 3 {
+		t.Errorf("a new enrolment has generation %d: %v", next.Generation, err)
+	}
+	command, err := s.IssueCommand(t.Context(), fqdn(t, "mef.example.org"), "reg0", now())
+	if err != nil || command.ID != "cmd9" {
+		t.Errorf("the first command is %q: %v", command.ID, err)
+	}
+	id, err := muster.ParseKpmID("device-1@factory.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kpm, err := s.Kpm(t.Context(), id, now()); err != nil || kpm.Kpm.IsZero() {
+		t.Errorf("a pre-provisioned key: %v", err)
+	}
+}
+
+// An archive that is older than its store revives nothing that may have ended.
+func TestImportWithdraws(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, e engine) {
+		source, _ := e.made(t)
+		place := e.place(t)
+		w, _, err := e.fill(t.Context(), place, e.records(t.Context(), source), sealer(t, 0), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := archive.Withdrawn{Enrolments: 9, Credentials: 0, KeIDs: 2, Keys: 2, Kpms: 2}
+		if w != want {
+			t.Errorf("withdrawn %+v, want %+v", w, want)
+		}
+		s := e.opened(t, place)
+		if _, err := s.CredentialByKeID(t.Context(), enrolment(t, 1, 1).KeID, now()); err == nil {
+			t.Error("a KeID opens sessions")
+		}
+		text := string(e.written(t, place))
+		for table, left := range map[string]int{"enrolment": 0, "credential": 3, "key_registration": 0, "kpm": 0} {
+			sealed := regexp.MustCompile(`"table":"` + table + `",.*"sealed":`)
+			if n := len(sealed.FindAllString(text, -1)); n != left {
+				t.Errorf("%d keys are left of %s, want %d", n, table, left)
+			}
+		}
+	})
+}
+
+// resealed returns an archive whose digest and counts are those of its lines, as a
+// forger would write it.
+func resealed(lines []string) []byte {
+	counts := map[string]int{}
+	table := regexp.MustCompile(`^{"table":"([^"]*)"`)
+	for _, line := range lines {
+		if m := table.FindStringSubmatch(line); m != nil {
+			counts[m[1]]++
+		}
+	}
+	text := strings.Join(lines, "")
+	sum := sha256.Sum256([]byte(text))
+	var all []string
+	for _, t := range []string{"command", "credential", "data_key", "enrolment", "key_registration", "kpm", "registration"} {
+		if counts[t] > 0 {
+			all = append(all, fmt.Sprintf("%q:%d", t, counts[t]))
+		}
+	}
+	return fmt.Appendf(nil, "%s{\"table\":\"end\",\"counts\":{%s},\"sha256\":%q}\n", text, strings.Join(all, ","), hex.EncodeToString(sum[:]))
+}
+
+func damages() map[string]func(lines []string) []byte {
+	join := func(lines []string) []byte { return []byte(strings.Join(lines, "")) }
+	return map[string]func(lines []string) []byte{
+		"cut off after a line":   func(l []string) []byte { return join(l[:len(l)-1]) },
+		"cut off within a line":  func(l []string) []byte { all := join(l); return all[:len(all)/2] },
+		"without its last octet": func(l []string) []byte { all := join(l); return all[:len(all)-1] },
+		"with another end":       func(l []string) []byte { return append(join(l), l[len(l)-1]...) },
+		"without a record":       func(l []string) []byte { return join(append(l[:3:3], l[4:]...)) },
+		"a record in another place": func(l []string) []byte {
+			l[2], l[3] = l[3], l[2]
+			return resealed(l[:len(l)-1])
+		},
+		"a record twice": func(l []string) []byte { return resealed(append(l[:3:3], l[2:len(l)-1]...)) },
+		"a command twice": func(l []string) []byte {
+			for i, line := range l {
+				if strings.Contains(line, `"command"`) {
+					return resealed(append(l[:i+1:i+1], l[i:len(l)-1]...))
+				}
+			}
+			return nil
+		},
+		"a flipped character": func(l []string) []byte {
+			l[2] = strings.Replace(l[2], `"state":`, `"stAte":`, 1)
+			return join(l)
+		},
+		"a flipped digit": func(l []string) []byte {
+			l[2] = strings.Replace(l[2], `"fetches":`, `"fetches":1`, 1)
+			return join(l)
+		},
+		"an unknown table": func(l []string) []byte {
+			l[2] = strings.Replace(l[2], `"enrolment"`, `"attachment"`, 1)
+			return resealed(l[:len(l)-1])
+		},
+		"an unknown member": func(l []string) []byte {
+			l[2] = strings.Replace(l[2], `"state":`, `"colour":1,"state":`, 1)
+			return resealed(l[:len(l)-1])
+		},
+		"a member twice": func(l []string) []byte {
+			l[2] = strings.Replace(l[2], `"fetches":0`, `"fetches":0,"fetches":0`, 1)
+			return resealed(l[:len(l)-1])
+		},
+		"a member less": func(l []string) []byte {
+			l[2] = strings.Replace(l[2], `,"fetches":0`, ``, 1)
+			return resealed(l[:len(l)-1])
+		},
+		"a state that is none": func(l []string) []byte {
+			l[2] = regexp.MustCompile(`"state":\d`).ReplaceAllString(l[2], `"state":9`)
+			return resealed(l[:len(l)-1])
+		},
+		"a key prolonged": func(l []string) []byte {
+			for i := range l {
+				l[i] = strings.Replace(l[i], `"expires":1800086400`, `"expires":1900086400`, 1)
+			}
+			return resealed(l[:len(l)-1])
+		},
+		"keys swapped": func(l []string) []byte {
+			sealed := regexp.MustCompile(`"sealed":"[^"]*"`)
+			var with []int
+			for i, line := range l {
+				if sealed.MatchString(line) {
+					with = append(with, i)
+				}
+			}
+			a, b := with[0], with[1]
+			one, two := sealed.FindString(l[a]), sealed.FindString(l[b])
+			l[a], l[b] = strings.Replace(l[a], one, two, 1), strings.Replace(l[b], two, one, 1)
+			return resealed(l[:len(l)-1])
+		},
+		"an Enrolee-ID that is none": func(l []string) []byte {
+			l[2] = strings.Replace(l[2], "//sp.example.org/", "", 1)
+			return resealed(l[:len(l)-1])
+		},
+		"without data keys": func(l []string) []byte { return resealed(append(l[:1:1], l[2:len(l)-1]...)) },
+	}
+}
+
+// An archive that is not as it was written makes no store, of either engine.
+func TestDamagedArchives(t *testing.T) {
+	t.Parallel()
+	from := onSQLite()
+	source, _ := from.made(t)
+	text := from.written(t, source)
+	eachEngine(t, func(t *testing.T, e engine) {
+		place := e.place(t)
+		for what, damage := range damages() {
+			lines := strings.SplitAfter(string(text), "\n")
+			damaged := damage(lines[:len(lines)-1])
+			if damaged == nil || bytes.Equal(damaged, text) {
+				t.Fatalf("%s: there is no damage", what)
+			}
+			// What the reader finds it finds for each engine; one of it is enough.
+			if e.name != from.name && what != "without a record" && !readable(t, damaged) {
+				continue
+			}
+			_, _, err := e.fill(t.Context(), place, read(t, damaged), sealer(t, 0), true)
+			if what == "without data keys" && errors.Is(err, seal.ErrDataKey) {
+				continue
+			}
+			if !errors.Is(err, archive.ErrDamaged) {
+				t.Errorf("%s: %v, want ErrDamaged", what, err)
+			}
+		}
+		// Each time nothing was left in the way.
+		if _, _, err := e.fill(t.Context(), place, read(t, text), sealer(t, 0), true); err != nil {
+			t.Error(err)
+		}
+		if _, _, err := e.fill(t.Context(), place, read(t, text), sealer(t, 0), true); !errors.Is(err, e.exists) {
+			t.Errorf("over a store: %v, want %v", err, e.exists)
+		}
+		if records(e.written(t, place)) != records(text) {
+			t.Error("the store in the way was changed")
+		}
+		if _, _, err := e.fill(t.Context(), e.place(t), read(t, text), sealer(t, 1), true); !errors.Is(err, seal.ErrRoot) {
+			t.Errorf("under another root key: %v, want ErrRoot", err)
+		}
+	})
+}
+
+func readable(t *testing.T, text []byte) bool {
+	t.Helper()
+	for _, err := range read(t, text) {
+		if err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// A store is exported while it is used: what was acknowledged before is there, and
+// the archive is sound.
+func TestExportWhileWriting(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, e engine) {
+		place, s := e.made(t)
+		stop, stopped := make(chan struct{}), make(chan error, 1)
+		started := make(chan struct{})
+		go func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					stopped <- nil
+					return
+				default:
+				}
+				if _, err := s.CreateEnrolment(t.Context(), enrolment(t, 1000+n, 1000+n, "maf.example.org"), 9); err != nil {
+					stopped <- err
+					return
+				}
+				if n == 10 {
+					close(started)
+				}
+			}
+		}()
+		select {
+		case <-started:
+		case err := <-stopped:
+			t.Fatal(err)
+		}
+		text := e.written(t, place)
+		close(stop)
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(string(text), `{"table":"enrolment"`); n < 16+11 {
+			t.Errorf("the archive has %d parts of enrolments", n)
+		}
+		if _, _, err := e.fill(t.Context(), e.place(t), read(t, text), sealer(t, 0), true); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A damaged store is not exported, and a check says so.
+func TestDamagedStore(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, e engine) {
+		source, _ := e.made(t)
+		damaged := func(yield func(archive.Record, error) bool) {
+			for r, err := range e.records(t.Context(), source) {
+				if k, ok := r.(*archive.Credential); ok {
+					k.Enrolee = "//sp.example.org/thief"
+				}
+				if !yield(r, err) {
+					return
+				}
+			}
+		}
+		report := archive.NewReport()
+		var out bytes.Buffer
+		err := archive.Write(&out, header(e.name), report.Watch(damaged, sealer(t, 0)))
+		if !errors.Is(err, archive.ErrDamaged) {
+			t.Errorf("exporting: %v, want ErrDamaged", err)
+		}
+		if report, err := e.check(t.Context(), source, sealer(t, 0)); err != nil || !report.Sound() || report.Rows["enrolment"] != 16 {
+			t.Errorf("the check of the store: %+v, %v", report, err)
+		}
+		if _, err := e.check(t.Context(), source, sealer(t, 1)); !errors.Is(err, seal.ErrRoot) {
+			t.Errorf("the check under another root key: %v, want ErrRoot", err)
+		}
+	})
+}
+
+func TestOtherFiles(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]error{
+		"":                         archive.ErrFormat,
+		"SQLite format 3\x00":      archive.ErrFormat,
+		"{}\n":                     archive.ErrFormat,
+		"{\"format\":\"tar\"}\n":   archive.ErrFormat,
+		"[]\n":                     archive.ErrFormat,
+		strings.Repeat("x", 5<<20): archive.ErrDamaged,
+		`{"format":"muster-store","version":2,"future":true}` + "\n":                                                           archive.ErrNewer,
+		`{"format":"muster-store","version":1}` + "\n":                                                                         archive.ErrDamaged,
+		`{"format":"muster-store","version":1,"engine":"x","schema":1,"created":"yesterday"}` + "\n":                           archive.ErrDamaged,
+		`{"format":"muster-store","version":1,"engine":"x","schema":1,"created":"2026-01-01T00:00:00Z","colour":"red"}` + "\n": archive.ErrDamaged,
+	} {
+		if _, err := archive.NewReader(strings.NewReader(text)); !errors.Is(err, want) {
+			t.Errorf("%.80q: %v, want %v", text, err, want)
+		}
+	}
+}
+
+// FuzzReader: whatever is read without an error is written again as it was.
+func FuzzReader(f *testing.F) {
+	from := onSQLite()
+	source, _ := from.made(f)
+	text := from.written(f, source)
+	f.Add(text)
+	lines := strings.SplitAfter(string(text), "\n")
+	for what, damage := range damages() {
+		if what != "cut off within a line" {
+			f.Add(damage(strings.SplitAfter(string(text), "\n")[:len(lines)-1]))
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		reader, err := archive.NewReader(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		var failed error
+		var all []archive.Record
+		for r, err := range reader.Records() {
+			if failed = err; err == nil {
+				all = append(all, r)
+			}
+		}
+		if failed != nil {
+			return
+		}
+		var out bytes.Buffer
+		if err := archive.Write(&out, reader.Header, sequence(all)); err != nil || !bytes.Equal(out.Bytes(), text) {
+			t.Errorf("read\n%s\nwritten\n%s\n%v", text, out.Bytes(), err)
+		}
+	})
+}
+
+func sequence(all []archive.Record) iter.Seq2[archive.Record, error] {
+	return func(yield func(archive.Record, error) bool) {
+		for _, r := range all {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
