@@ -123,6 +123,7 @@ func TestCompletion(t *testing.T) {
 		"refusals":                       nothing,
 		"store restore --config x.yaml":  files,
 		"store check --config x --file":  files,
+		"store import --config x.yaml":   files,
 		"command queue --config x.yaml":  nothing,
 		"init lab --credential":          "certificate psk " + nothing,
 		"explain --config x.yaml --cert": files,
