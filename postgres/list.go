@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster"
+	"muster/archive"
 	"muster/maf"
 	"muster/mef"
 	"muster/tef"
@@ -107,7 +108,7 @@ func (s *Store) Enrolments(ctx context.Context, q mef.EnrolmentQuery) ([]mef.Enr
 	}
 	statement, arguments := listEnrolments, []any{after.EnroleeID, after.Generation, after.MAF, q.EnroleePrefix + beyond, q.Limit}
 	if !q.KeID.IsZero() {
-		statement, arguments = listEnrolmentsByKeID, append(arguments, keIDOctets(q.KeID))
+		statement, arguments = listEnrolmentsByKeID, append(arguments, archive.KeIDOctets(q.KeID))
 	}
 	return list(ctx, s, statement, scanEnrolmentRecord, arguments...)
 }
@@ -125,7 +126,7 @@ func scanEnrolmentRecord(row pgx.CollectableRow) (r mef.EnrolmentRecord, err err
 		return mef.EnrolmentRecord{}, errors.New("an enrolment has a digest of another size")
 	}
 	var errs [4]error
-	r.KeID, errs[0] = keIDFrom(keID)
+	r.KeID, errs[0] = archive.KeIDFrom(keID)
 	r.EnroleeID, errs[1] = muster.ParseEnroleeID(enrolee)
 	r.MAF, errs[2] = muster.ParseFQDN(target)
 	r.State, errs[3] = stateOf(enrolmentStates, state)
@@ -148,7 +149,7 @@ func (s *Store) Credentials(ctx context.Context, q maf.CredentialQuery) ([]maf.C
 	statement, arguments := listCredentials, []any{after.EnroleeID, after.Generation, q.EnroleePrefix + beyond, q.Limit}
 	switch {
 	case !q.KeID.IsZero():
-		statement, arguments = listCredentialsByKeID, append(arguments, keIDOctets(q.KeID), q.KmID.String())
+		statement, arguments = listCredentialsByKeID, append(arguments, archive.KeIDOctets(q.KeID), q.KmID.String())
 	case !q.KmID.IsZero():
 		statement, arguments = listCredentialsByKmID, append(arguments, q.KmID.String())
 	}
@@ -165,7 +166,7 @@ func scanCredentialRecord(row pgx.CollectableRow) (r maf.CredentialRecord, err e
 	}
 	var errs [4]error
 	r.KmID, errs[0] = muster.ParseKmID(kmID)
-	r.KeID, errs[1] = keIDFrom(keID)
+	r.KeID, errs[1] = archive.KeIDFrom(keID)
 	r.EnroleeID, errs[2] = muster.ParseEnroleeID(enrolee)
 	r.State, errs[3] = stateOf(credentialStates, state)
 	r.Created, r.Expires, r.KeIDUntil = time.Unix(created, 0).UTC(), time.Unix(expires, 0).UTC(), time.Unix(until, 0).UTC()
@@ -190,7 +191,7 @@ func scanKeyRecord(row pgx.CollectableRow) (r tef.KeyRecord, err error) {
 	if err := row.Scan(append(append([]any{&keID}, k.columns()...), &r.Sealed, &r.Deleted, &r.Fetches)...); err != nil {
 		return tef.KeyRecord{}, err
 	}
-	id, err := keIDFrom(keID)
+	id, err := archive.KeIDFrom(keID)
 	if err != nil {
 		return tef.KeyRecord{}, err
 	}

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"muster"
+	"muster/archive"
 	"muster/maf"
 	"muster/mef"
 	"muster/tef"
@@ -79,7 +80,7 @@ func (s *Store) Enrolments(ctx context.Context, q mef.EnrolmentQuery) ([]mef.Enr
 	}
 	statement, arguments := s.read.enrolments, []any{after.EnroleeID, after.Generation, after.MAF, q.EnroleePrefix + beyond, q.Limit}
 	if !q.KeID.IsZero() {
-		statement, arguments = s.read.enrolmentsByKeID, append(arguments, keIDOctets(q.KeID))
+		statement, arguments = s.read.enrolmentsByKeID, append(arguments, archive.KeIDOctets(q.KeID))
 	}
 	return list(ctx, s, statement, scanEnrolmentRecord, arguments...)
 }
@@ -97,7 +98,7 @@ func scanEnrolmentRecord(rows *sql.Rows) (r mef.EnrolmentRecord, err error) {
 		return mef.EnrolmentRecord{}, errors.New("an enrolment has a digest of another size")
 	}
 	var errs [4]error
-	r.KeID, errs[0] = keIDFrom(keID)
+	r.KeID, errs[0] = archive.KeIDFrom(keID)
 	r.EnroleeID, errs[1] = muster.ParseEnroleeID(enrolee)
 	r.MAF, errs[2] = muster.ParseFQDN(target)
 	r.State, errs[3] = stateOf(enrolmentStates, state)
@@ -120,7 +121,7 @@ func (s *Store) Credentials(ctx context.Context, q maf.CredentialQuery) ([]maf.C
 	statement, arguments := s.read.credentials, []any{after.EnroleeID, after.Generation, q.EnroleePrefix + beyond, q.Limit}
 	switch {
 	case !q.KeID.IsZero():
-		statement, arguments = s.read.credentialsByKeID, append(arguments, keIDOctets(q.KeID), q.KmID.String())
+		statement, arguments = s.read.credentialsByKeID, append(arguments, archive.KeIDOctets(q.KeID), q.KmID.String())
 	case !q.KmID.IsZero():
 		statement, arguments = s.read.credentialsByKmID, append(arguments, q.KmID.String())
 	}
@@ -137,7 +138,7 @@ func scanCredentialRecord(rows *sql.Rows) (r maf.CredentialRecord, err error) {
 	}
 	var errs [4]error
 	r.KmID, errs[0] = muster.ParseKmID(kmID)
-	r.KeID, errs[1] = keIDFrom(keID)
+	r.KeID, errs[1] = archive.KeIDFrom(keID)
 	r.EnroleeID, errs[2] = muster.ParseEnroleeID(enrolee)
 	r.State, errs[3] = stateOf(credentialStates, state)
 	r.Created, r.Expires, r.KeIDUntil = time.Unix(created, 0).UTC(), time.Unix(expires, 0).UTC(), time.Unix(until, 0).UTC()
@@ -163,7 +164,7 @@ func (s *Store) scanKeyRecord(rows *sql.Rows) (r tef.KeyRecord, err error) {
 	if err := rows.Scan(append(append([]any{&keID}, k.columns()...), &targets, &r.Sealed, &r.Deleted, &r.Fetches)...); err != nil {
 		return tef.KeyRecord{}, err
 	}
-	id, err := keIDFrom(keID)
+	id, err := archive.KeIDFrom(keID)
 	if err != nil {
 		return tef.KeyRecord{}, err
 	}
