@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -26,6 +27,15 @@ const leastReturn = 250 * time.Millisecond
 // maxDatagram is the largest datagram in octets that pion reads; the rest of a
 // larger one is lost.
 const maxDatagram = 8192
+
+// What a client may send in octets before it has proved its address, and before the
+// end of its handshake, all repetitions included: pion keeps what it cannot use yet,
+// up to megabytes. The rest is dropped. The largest chain within the caps needs 80
+// KiB, if nothing is lost.
+const (
+	maxUnproved  = 16 << 10
+	maxHandshake = 128 << 10
+)
 
 // Limits bound what strangers make a Listener spend. Zero fields take the
 // defaults. A handshake is half open until the Server that runs it succeeds.
@@ -240,7 +250,7 @@ func (l *Listener) admit(from netip.AddrPort) *remote {
 	l.count++
 	l.halfOpen++
 	l.prefixes[prefix]++
-	r := &remote{listener: l, addr: from, queue: newQueue(l.limits.Queue), began: time.Now()}
+	r := &remote{listener: l, addr: from, queue: newQueue(l.limits.Queue, maxUnproved), began: time.Now()}
 	r.unproved = l.unproved.PushBack(r)
 	return r
 }
@@ -266,6 +276,7 @@ func (l *Listener) prove(r *remote) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unlist(r)
+	r.queue.allow(maxHandshake)
 }
 
 // unlist takes r from those that may have to give way. The caller holds mu.
@@ -304,6 +315,7 @@ func (l *Listener) establish(r *remote) {
 		return
 	}
 	l.settle(r)
+	r.queue.allow(math.MaxInt)
 	l.routes[r.addr] = route{established: r}
 	l.mu.Unlock()
 	if known.established != nil {

@@ -455,3 +455,32 @@ func TestHandshakesWithACookieStay(t *testing.T) {
 	}
 	_ = r.conn.Close()
 }
+
+// TestHalfOpenTakesFewOctets has a stranger send far more than a handshake needs:
+// what is kept for it is bounded, before the cookie and after.
+func TestHalfOpenTakesFewOctets(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	listener := listen(t, dtls12.Limits{Queue: 4096})
+	conn := socket(t)
+	send(t, conn, listener.Addr(), firstHello(t, newClient(t, p.config(t, "device.example.com"))))
+	association, _, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer association.Close()
+	sent, taken := 0, 0
+	for range 100 {
+		n, err := conn.WriteTo(make([]byte, 1000), listener.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += n
+		_ = association.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		n, _, _ = association.ReadFrom(make([]byte, 8192))
+		taken += n
+	}
+	if taken == 0 || taken > 16<<10 {
+		t.Errorf("of %d octets from an address that is not proved, %d were taken in", sent, taken)
+	}
+}

@@ -71,15 +71,16 @@ type queue struct {
 	size int
 
 	mu       sync.Mutex
+	room     int // octets that it still takes in; guarded by mu, as all below
 	arrived  sync.Cond
-	waiting  [][]byte // guarded by mu, as all below
+	waiting  [][]byte
 	closed   bool
 	deadline time.Time
 	timer    *time.Timer
 }
 
-func newQueue(size int) *queue {
-	q := &queue{size: size}
+func newQueue(size, room int) *queue {
+	q := &queue{size: size, room: room}
 	q.arrived.L = &q.mu
 	return q
 }
@@ -87,11 +88,19 @@ func newQueue(size int) *queue {
 func (q *queue) push(datagram []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || len(q.waiting) >= q.size {
+	if q.closed || len(q.waiting) >= q.size || len(datagram) > q.room {
 		return
 	}
+	q.room -= len(datagram)
 	q.waiting = append(q.waiting, slices.Clone(datagram))
 	q.arrived.Signal()
+}
+
+// allow sets how many octets are still taken in.
+func (q *queue) allow(room int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.room = room
 }
 
 func (q *queue) pop(b []byte) (int, error) {

@@ -25,10 +25,11 @@ const (
 // plaintext record, whose description may be replaced.
 type wire struct {
 	net.PacketConn
-	peer    net.Addr
-	attempt *attempt
-	passing atomic.Bool // the handshake has ended
-	early   [][]byte    // datagrams that await has read; used by the reader alone
+	peer     net.Addr
+	attempt  *attempt
+	passing  atomic.Bool // the handshake has ended
+	early    [][]byte    // datagrams that await has read; used by the reader alone, as repeated
+	repeated int         // messages of the handshake since its end
 
 	mu       sync.Mutex
 	greeting assembly
@@ -93,7 +94,7 @@ func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 			continue
 		}
 		if err == nil {
-			if n = withoutForged(b[:n], w.passing.Load()); n == 0 {
+			if n = w.withoutForged(b[:n]); n == 0 {
 				continue
 			}
 		}
@@ -106,16 +107,24 @@ func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
+// maxFinished bounds in octets the body of a record with a Finished, the only
+// message of a handshake that means anything after its end, and maxRepeats how
+// many such records are taken in: pion keeps what comes there.
+const (
+	maxFinished = 64
+	maxRepeats  = 64
+)
+
 // withoutForged moves the records of a datagram together without those that no
 // honest peer sends, and returns their size. Anybody who knows two addresses can
 // write a record of epoch 0, and pion takes some of them for a fault of the peer:
 // it then tells the peer by a fatal alert, whose protection is genuine, and one
 // datagram has ended the connection. RFC 6347 4.1.2.7 has such records dropped.
-func withoutForged(datagram []byte, established bool) (size int) {
-	at := 0
+func (w *wire) withoutForged(datagram []byte) (size int) {
+	at, established := 0, w.passing.Load()
 	for _, r := range records(datagram) {
 		end := at + recordHeader + len(r.body)
-		if r.epoch != 0 || r.plausible(established) {
+		if established && w.repeats(r) || !established && (r.epoch != 0 || r.plausible()) {
 			size += copy(datagram[size:], datagram[at:end])
 		}
 		at = end
@@ -123,16 +132,27 @@ func withoutForged(datagram []byte, established bool) (size int) {
 	return size
 }
 
-// plausible reports whether an unprotected record can be the peer's. Messages of
-// the handshake still arrive after its end, when the last flight was lost.
-func (r record) plausible(established bool) bool {
+// repeats reports whether pion is to see a record after the handshake. A peer whose
+// last flight was not answered repeats all of it; its Finished, which is protected,
+// is enough to have it answered.
+func (w *wire) repeats(r record) bool {
+	if r.epoch == 0 || r.kind != recordHandshake {
+		return r.epoch != 0
+	}
+	w.repeated++
+	return len(r.body) <= maxFinished && w.repeated <= maxRepeats
+}
+
+// plausible reports whether an unprotected record can be the peer's before the end
+// of the handshake.
+func (r record) plausible() bool {
 	switch r.kind {
 	case recordHandshake:
 		return true
 	case recordChange:
 		return len(r.body) == 1 && r.body[0] == 1
 	case recordAlert:
-		return len(r.body) == alertBodySize && !established
+		return len(r.body) == alertBodySize
 	default:
 		return false
 	}
