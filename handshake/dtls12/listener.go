@@ -14,7 +14,7 @@ import (
 // Defaults of Limits.
 const (
 	DefaultHalfOpen          = 1024
-	DefaultHalfOpenPerPrefix = 64
+	DefaultHalfOpenPerPrefix = 128
 	DefaultAssociations      = 16384
 	DefaultQueue             = 32
 )
@@ -61,9 +61,10 @@ func (l Limits) withDefaults() Limits {
 // Only a datagram that may begin a handshake creates state, and only within the
 // Limits; all else from a stranger is dropped without an answer. pion keeps state
 // from the first ClientHello on, so a flood from forged addresses can occupy all
-// half-open handshakes. Then the oldest whose client has not returned with the
-// cookie gives way to a new one, after a quarter of a second at the earliest, in
-// place of the Server's CookieTimeout: most honest clients return sooner.
+// half-open handshakes, of a prefix or altogether. Then the oldest of them whose
+// client has not returned with the cookie gives way to a new one, after a quarter
+// of a second at the earliest, in place of the Server's CookieTimeout: most honest
+// clients return sooner.
 //
 // A client that begins again from the address of an association, as after a
 // restart, gets a second, half-open one beside it, which replaces the first only
@@ -81,9 +82,15 @@ type Listener struct {
 	routes   map[netip.AddrPort]route
 	count    int // remotes
 	halfOpen int
-	prefixes map[netip.Prefix]int // half-open remotes
-	shed     uint64               // handshakes that a limit refused or ended
-	unproved list.List            // half-open remotes without a cookie, from the oldest
+	prefixes map[netip.Prefix]*network
+	shed     uint64    // handshakes that a limit refused or ended
+	unproved list.List // half-open remotes without a cookie, from the oldest
+}
+
+// A network is the half-open remotes of a prefix.
+type network struct {
+	halfOpen int
+	unproved list.List // those without a cookie, from the oldest
 }
 
 // A route is where the datagrams of an address go. At least one is set.
@@ -102,12 +109,17 @@ func Listen(addr string, limits Limits) (*Listener, error) {
 	return l, err
 }
 
+// receiveBuffer is how many octets the system is asked to hold while the reader does
+// not get a processor. It may grant less.
+const receiveBuffer = 1 << 20
+
 // NewListener returns a Listener over a UDP socket that is its own from then on.
 func NewListener(conn *net.UDPConn, limits Limits) (*Listener, error) {
 	if limits.HalfOpen < 0 || limits.HalfOpenPerPrefix < 0 || limits.Associations < 0 || limits.Queue < 0 {
 		return nil, errors.New("dtls12: negative limit")
 	}
 	limits = limits.withDefaults()
+	_ = conn.SetReadBuffer(receiveBuffer)
 	l := &Listener{
 		conn:     conn,
 		limits:   limits,
@@ -115,7 +127,7 @@ func NewListener(conn *net.UDPConn, limits Limits) (*Listener, error) {
 		closed:   make(chan struct{}),
 		done:     make(chan struct{}),
 		routes:   make(map[netip.AddrPort]route),
-		prefixes: make(map[netip.Prefix]int),
+		prefixes: make(map[netip.Prefix]*network),
 	}
 	go l.read()
 	return l, nil
@@ -235,30 +247,33 @@ func (l *Listener) route(datagram []byte, from netip.AddrPort) {
 // admit returns a half-open remote, or nil if that exceeds a limit. The caller
 // holds mu.
 func (l *Listener) admit(from netip.AddrPort) *remote {
-	prefix := sourcePrefix(from.Addr())
 	if l.draining {
 		return nil
 	}
-	if l.count >= l.limits.Associations || l.prefixes[prefix] >= l.limits.HalfOpenPerPrefix {
+	prefix := sourcePrefix(from.Addr())
+	origin := l.prefixes[prefix]
+	full := origin != nil && origin.halfOpen >= l.limits.HalfOpenPerPrefix && !l.makeRoom(&origin.unproved) ||
+		l.halfOpen >= l.limits.HalfOpen && !l.makeRoom(&l.unproved)
+	if full || l.count >= l.limits.Associations {
 		l.shed++
 		return nil
 	}
-	if l.halfOpen >= l.limits.HalfOpen && !l.makeRoom() {
-		l.shed++
-		return nil
+	if origin = l.prefixes[prefix]; origin == nil {
+		origin = new(network)
+		l.prefixes[prefix] = origin
 	}
 	l.count++
 	l.halfOpen++
-	l.prefixes[prefix]++
+	origin.halfOpen++
 	r := &remote{listener: l, addr: from, queue: newQueue(l.limits.Queue, maxUnproved), began: time.Now()}
-	r.unproved = l.unproved.PushBack(r)
+	r.unproved, r.unprovedHere = l.unproved.PushBack(r), origin.unproved.PushBack(r)
 	return r
 }
 
-// makeRoom ends the oldest handshake whose client has not returned with the
+// makeRoom ends the oldest of handshakes whose clients have not returned with the
 // cookie, unless it still has time to. The caller holds mu.
-func (l *Listener) makeRoom() bool {
-	oldest := l.unproved.Front()
+func (l *Listener) makeRoom(unproved *list.List) bool {
+	oldest := unproved.Front()
 	if oldest == nil {
 		return false
 	}
@@ -283,7 +298,8 @@ func (l *Listener) prove(r *remote) {
 func (l *Listener) unlist(r *remote) {
 	if r.unproved != nil {
 		l.unproved.Remove(r.unproved)
-		r.unproved = nil
+		l.prefixes[sourcePrefix(r.addr.Addr())].unproved.Remove(r.unprovedHere)
+		r.unproved, r.unprovedHere = nil, nil
 	}
 }
 
@@ -301,7 +317,7 @@ func (l *Listener) settle(r *remote) {
 	l.unlist(r)
 	prefix := sourcePrefix(r.addr.Addr())
 	l.halfOpen--
-	if l.prefixes[prefix]--; l.prefixes[prefix] == 0 {
+	if l.prefixes[prefix].halfOpen--; l.prefixes[prefix].halfOpen == 0 {
 		delete(l.prefixes, prefix)
 	}
 }

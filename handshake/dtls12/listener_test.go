@@ -415,19 +415,27 @@ func TestOldHandshakesGiveWay(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	const halfOpen = 4
-	listener := listen(t, dtls12.Limits{HalfOpen: halfOpen})
-	serve(t, listener, newServer(t, p.config(t, serverName)))
-	client := newClient(t, p.config(t, "device.example.com"))
-	hello := firstHello(t, client)
-	for range halfOpen {
-		send(t, socket(t), listener.Addr(), hello)
+	for name, limits := range map[string]dtls12.Limits{"of all": {HalfOpen: halfOpen}, "of a network": {HalfOpenPerPrefix: halfOpen}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener := listen(t, limits)
+			serve(t, listener, newServer(t, p.config(t, serverName)))
+			client := newClient(t, p.config(t, "device.example.com"))
+			hello := firstHello(t, client)
+			for range halfOpen {
+				send(t, socket(t), listener.Addr(), hello)
+			}
+			// The client's later flights find room, at the cost of one that waits in vain.
+			r := dial(t, client, listener.Addr())
+			if r.err != nil {
+				t.Fatal(r.err)
+			}
+			defer r.conn.Close()
+			if n := listener.Shed(); n == 0 {
+				t.Error("no handshake is said to have been shed")
+			}
+		})
 	}
-	// The client's later flights find room, at the cost of one that waits in vain.
-	r := dial(t, client, listener.Addr())
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	defer r.conn.Close()
 }
 
 // TestHandshakesWithACookieStay has such a flood while a MAF looks for a key.
@@ -435,7 +443,7 @@ func TestHandshakesWithACookieStay(t *testing.T) {
 	t.Parallel()
 	serverConfig, clientConfig := keyConfig(t)
 	const halfOpen = 4
-	listener := listen(t, dtls12.Limits{HalfOpen: halfOpen})
+	listener := listen(t, dtls12.Limits{HalfOpen: halfOpen, HalfOpenPerPrefix: halfOpen})
 	client := newClient(t, clientConfig)
 	hello := firstHello(t, client)
 	find := serverConfig.PSK

@@ -17,8 +17,10 @@ type remote struct {
 	queue    *queue
 	began    time.Time
 
-	unproved  *list.Element // guarded by the Listener's mu; nil once the cookie came
-	forgotten bool          // guarded by the Listener's mu
+	// Its places among those that have not returned with the cookie, of the Listener
+	// and of its prefix; nil once it has. Guarded by the Listener's mu.
+	unproved, unprovedHere *list.Element
+	forgotten              bool // guarded by the Listener's mu
 }
 
 // RemoteAddr returns the address of the client.
