@@ -23,7 +23,7 @@ const (
 
 	selectKpms = "SELECT " + kpmColumns + " FROM kpm WHERE kpm_id = ANY($1)"
 
-	selectKpm = "SELECT " + kpmColumns + " FROM kpm WHERE kpm_id = $1 AND state IN (1, 2) AND (until IS NULL OR until > $2)"
+	selectKpm = "SELECT " + kpmColumns + " FROM kpm WHERE kpm_id = $1 AND state + 0 IN (1, 2) AND (until IS NULL OR until > $2)"
 
 	insertKpms = `INSERT INTO kpm (kpm_id, enrolee_id, generation, data_key, sealed, state, created, until)
 		SELECT n.kpm_id, n.enrolee_id, n.position + coalesce((SELECT max(generation) FROM kpm WHERE enrolee_id = n.enrolee_id), 0),
@@ -33,18 +33,18 @@ const (
 
 	replaceKpms = `UPDATE kpm SET state = 1, data_key = n.data_key, sealed = n.sealed
 		FROM unnest($1::text[], $2::bigint[], $3::bytea[]) AS n (kpm_id, data_key, sealed)
-		WHERE kpm.kpm_id = ANY($1) AND kpm.kpm_id = n.kpm_id AND kpm.state IN (1, 2)`
+		WHERE kpm.kpm_id = ANY($1) AND kpm.kpm_id = n.kpm_id AND kpm.state + 0 IN (1, 2)`
 
 	endOlderKpms = `UPDATE kpm SET until = least(coalesce(kpm.until, n.until), n.until)
 		FROM unnest($1::text[], $2::bigint[]) AS n (enrolee_id, until)
-		WHERE kpm.enrolee_id = ANY($1) AND kpm.enrolee_id = n.enrolee_id AND kpm.state IN (1, 2)`
+		WHERE kpm.enrolee_id = ANY($1) AND kpm.enrolee_id = n.enrolee_id AND kpm.state + 0 IN (1, 2)`
 
-	selectKpmActivated = "SELECT true FROM kpm WHERE kpm_id = $1 AND state = 2 AND (until IS NULL OR until > $2)"
+	selectKpmActivated = "SELECT true FROM kpm WHERE kpm_id = $1 AND state + 0 = 2 AND (until IS NULL OR until > $2)"
 
-	activateKpm = `UPDATE kpm SET state = 2 WHERE kpm_id = $1 AND state IN (1, 2) AND (until IS NULL OR until > $2)
+	activateKpm = `UPDATE kpm SET state = 2 WHERE kpm_id = $1 AND state + 0 IN (1, 2) AND (until IS NULL OR until > $2)
 		RETURNING enrolee_id, generation`
 
-	eraseOlderKpms = "UPDATE kpm SET state = 4, sealed = NULL, data_key = NULL WHERE enrolee_id = $1 AND generation < $2 AND state IN (1, 2)"
+	eraseOlderKpms = "UPDATE kpm SET state = 4, sealed = NULL, data_key = NULL WHERE enrolee_id = $1 AND generation < $2 AND state + 0 IN (1, 2)"
 )
 
 // importRoute is that of all imports: one writer runs them, one after the other.

@@ -218,7 +218,7 @@ func TestStatementsUseIndexes(t *testing.T) {
 		}
 	}
 	check("empty")
-	edit(t, url, "ANALYZE enrolment, credential, registration, key_registration, command")
+	edit(t, url, "ANALYZE enrolment, credential, registration, key_registration, kpm, command")
 	check("known to be empty")
 	store := openAt(t, url)
 	spread(t, 256, 3000, func(n int) error {
