@@ -20,6 +20,7 @@ import (
 	"muster/mef"
 	"muster/mustertest"
 	"muster/postgres"
+	"muster/tef"
 )
 
 // victimVariable, if set, makes TestCrash one of the processes that another
@@ -43,8 +44,8 @@ func contend(t testing.TB, n, process int) mef.Enrolment {
 	return e
 }
 
-// victim enrols as fast as it can, repeats what is refused, and prints a line for
-// all that was acknowledged, until it is killed. One write call makes one line:
+// victim enrols as fast as it can, while data keys come and go, repeats what is
+// refused, and prints a line for all that was acknowledged, until it is killed. One write call makes one line:
 // what the parent reads was acknowledged.
 func victim(t *testing.T, task string) error {
 	number, url, _ := strings.Cut(task, " ")
@@ -72,6 +73,15 @@ func victim(t *testing.T, task string) error {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
+	go func() {
+		for {
+			if err := reseal(t.Context(), store); err != nil && muster.CodeOf(err) != muster.CodeBusy && !errors.Is(err, tef.ErrBusy) {
+				failed <- err
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
 	for w := range victimWriters {
 		go func() {
 			for n := w; ; n += victimWriters {

@@ -28,7 +28,7 @@ const (
 		SELECT w.*, 1, (SELECT coalesce(max(c.generation), 0) + 1 FROM credential AS c WHERE c.enrolee_id = w.enrolee_id)
 		FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bigint[], $8::bigint[], $9::bigint[])
 			AS w (ke_id, km_id, enrolee_id, maf_id, data_key, sealed, created, expires, ke_id_until)
-		ON CONFLICT DO NOTHING RETURNING ke_id`
+		WHERE EXISTS (SELECT 1 FROM data_key WHERE id = $10) ON CONFLICT DO NOTHING RETURNING ke_id`
 
 	touchCredentials = "UPDATE credential SET generation = generation WHERE ke_id = ANY($1::bytea[])"
 
@@ -133,9 +133,10 @@ func (s *Store) writeCredentials(ctx context.Context, conn *pgxpool.Conn, items 
 	var keIDs, sealed [][]byte
 	var kmIDs, enrolees, mafs []string
 	var dataKeys, created, expires, untils []int64
+	var dataKey uint32
 	if len(fresh) > 0 {
-		dataKey, err := s.dataKey(ctx, conn.Conn(), len(fresh))
-		if err != nil {
+		var err error
+		if dataKey, err = s.dataKey(ctx, conn.Conn(), len(fresh)); err != nil {
 			return err
 		}
 		for _, i := range fresh {
@@ -152,7 +153,8 @@ func (s *Store) writeCredentials(ctx context.Context, conn *pgxpool.Conn, items 
 	written := make(map[string]bool, len(fresh))
 	var t transaction
 	if len(fresh) > 0 {
-		t.queue(insertCredentials, keIDs, kmIDs, enrolees, mafs, dataKeys, sealed, created, expires, untils).Query(func(found pgx.Rows) error {
+		s.hold(&t, dataKey)
+		t.queue(insertCredentials, keIDs, kmIDs, enrolees, mafs, dataKeys, sealed, created, expires, untils, dataKey).Query(func(found pgx.Rows) error {
 			var id []byte
 			_, err := pgx.ForEachRow(found, []any{&id}, func() error { written[string(id)] = true; return nil })
 			return err

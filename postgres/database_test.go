@@ -225,6 +225,66 @@ func TestDataKeysAreShared(t *testing.T) {
 	}
 }
 
+// What a Store has booked of a data key is worth nothing when another Store has put
+// a new one in its place and forgotten it: no record is ever under a data key that
+// is not there.
+func TestForgottenDataKey(t *testing.T) {
+	t.Parallel()
+	url := create(t)
+	behind, ahead := openAt(t, url), openAt(t, url)
+	mustCreate(t, behind, enrolment(t, 0)) // books data key 1
+	n := 0
+	for what, write := range map[string]func(e mef.Enrolment) error{
+		"an enrolment": func(e mef.Enrolment) error { _, err := behind.CreateEnrolment(t.Context(), e, 1); return err },
+		"a credential": func(e mef.Enrolment) error {
+			km, err := e.Ke.MasterCredential(muster.ProfileMasterCredential, e.Targets[0])
+			return errors.Join(err, behind.PutCredential(t.Context(), maf.Credential{
+				KmID: km.KmID(e.Targets[0]), KeID: e.KeID, EnroleeID: e.EnroleeID, MAF: e.Targets[0], Km: km,
+				Created: e.Created, Expires: e.Expires, KeIDUntil: e.Expires,
+			}))
+		},
+		"a registered key": func(e mef.Enrolment) error {
+			kc, err1 := muster.NewKc(e.Ke.Reveal())
+			_, err2 := behind.CreateKey(t.Context(), tef.KeyRegistration{
+				ID: tef.NewKeyID(e.KeID.Relative(), e.Targets[0]), Source: e.EnroleeID, AdminFQDN: e.Targets[0], Usage: 21, Key: kc,
+				Created: e.Created, Modified: e.Created, Expires: e.Expires,
+			}, 1)
+			return errors.Join(err1, err2)
+		},
+		"a pre-provisioned key": func(e mef.Enrolment) error {
+			kpm, err1 := muster.NewKpm(e.Ke.Reveal())
+			id, err2 := muster.ParseKpmID("device-1@factory.example.org")
+			_, err3 := behind.ImportKpms(t.Context(), mef.Import{Kpms: []mef.ProvisionedKpm{{KpmID: id, EnroleeID: e.EnroleeID, Kpm: kpm, Created: e.Created}}})
+			return errors.Join(err1, err2, err3)
+		},
+	} {
+		if err := reseal(t.Context(), ahead); err != nil {
+			t.Fatal(err)
+		}
+		if out := edit(t, url, "SELECT count(*) FROM data_key"); out != "1" {
+			t.Fatalf("%s data keys before %s, want 1", out, what)
+		}
+		n++
+		if err := write(enrolment(t, n)); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		for _, table := range []string{"enrolment", "credential", "key_registration", "kpm"} {
+			if out := edit(t, url, "SELECT count(*) FROM "+table+" WHERE data_key NOT IN (SELECT id FROM data_key)"); out != "0" {
+				t.Errorf("after %s: %s rows of %s without their data key", what, out, table)
+			}
+		}
+	}
+}
+
+// reseal puts everything under a new data key, in slices.
+func reseal(ctx context.Context, store *postgres.Store) error {
+	err := store.RotateDataKey(ctx)
+	for n := 1; n > 0 && err == nil; {
+		n, err = store.Reseal(ctx, 20)
+	}
+	return err
+}
+
 // Two Stores create enrolments of the same Enrolees at the same time.
 func TestReplicasRace(t *testing.T) {
 	t.Parallel()

@@ -78,6 +78,65 @@ func (s *Store) dataKey(ctx context.Context, conn *pgx.Conn, n int) (uint32, err
 	return k.id, nil
 }
 
+// newestDataKey returns the number of the database's newest data key, whose place
+// a new one takes if it is too old, and books under no other from now on.
+func (s *Store) newestDataKey(ctx context.Context, conn *pgx.Conn) (uint32, error) {
+	var newest uint32
+	if err := conn.QueryRow(ctx, "SELECT max(id) FROM data_key").Scan(&newest); err != nil {
+		return 0, err
+	}
+	s.keys.drop(func(booked uint32) bool { return booked != newest })
+	return s.dataKey(ctx, conn, 0)
+}
+
+// drop gives a booking up, if it is under a data key that is not wanted any more.
+func (k *dataKeys) drop(unwanted func(id uint32) bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if unwanted(k.id) {
+		k.left, k.created = 0, 0 // too old for everything
+	}
+}
+
+// holdDataKey keeps a data key from being forgotten before the transaction ends,
+// and reports whether it is the newest. It finds nothing if that is forgotten.
+const holdDataKey = `SELECT NOT EXISTS (SELECT 1 FROM data_key AS n WHERE n.id > k.id)
+	FROM data_key AS k WHERE k.id = $1 FOR KEY SHARE OF k`
+
+// hold queues holdDataKey for a data key under which the statements that follow
+// store records, unless it is forgotten.
+func (s *Store) hold(t *transaction, dataKey uint32) {
+	t.queue(holdDataKey, dataKey).Query(func(rows pgx.Rows) error {
+		_, err := s.held(dataKey, rows)
+		return err
+	})
+}
+
+// holdAtOnce is hold in a transaction that goes on only if the data key is there;
+// otherwise another one is to be booked.
+func (s *Store) holdAtOnce(ctx context.Context, tx pgx.Tx, dataKey uint32) error {
+	rows, err := tx.Query(ctx, holdDataKey, dataKey)
+	if err != nil {
+		return err
+	}
+	found, err := s.held(dataKey, rows)
+	if err == nil && !found {
+		err = errLostRace
+	}
+	return err
+}
+
+// held reads the answer to holdDataKey: whether the data key is there. The booking
+// of one that is not the newest is given up.
+func (s *Store) held(dataKey uint32, rows pgx.Rows) (found bool, err error) {
+	var newest bool
+	_, err = pgx.ForEachRow(rows, []any{&newest}, func() error { found = true; return nil })
+	if err == nil && !newest {
+		s.keys.drop(func(booked uint32) bool { return booked == dataKey })
+	}
+	return found, err
+}
+
 func (s *Store) tooOld(created int64) bool {
 	return time.Duration(s.now().Unix()-created)*time.Second >= maxDataKeyAge
 }

@@ -93,8 +93,9 @@ const (
 			$8::bigint[], $9::bytea[], $10::bigint[], $11::bigint[])
 		AS w (ke_id, part, maf_id, enrolee_id, generation, session, certificate, data_key, sealed, created, expires)`
 
-	// The row of part 0 takes the KeID and the generation, or is not written.
-	insertFirstParts = insertEnrolments + " ON CONFLICT DO NOTHING RETURNING ke_id"
+	// The row of part 0 takes the KeID and the generation, or is not written. None
+	// is if their data key was forgotten meanwhile.
+	insertFirstParts = insertEnrolments + " WHERE EXISTS (SELECT 1 FROM data_key WHERE id = $12) ON CONFLICT DO NOTHING RETURNING ke_id"
 
 	// The other parts, and what the enrolment does to older ones, follow part 0.
 	insertOtherParts = insertEnrolments + ` WHERE EXISTS (SELECT 1 FROM enrolment AS e
@@ -176,7 +177,8 @@ func (s *Store) writeEnrolments(ctx context.Context, conn *pgxpool.Conn, items [
 		t.queue(holdUnfetched, enrolees)
 	}
 	if len(fresh) > 0 {
-		t.queue(insertFirstParts, rows.first.arguments()...).Query(func(found pgx.Rows) error {
+		s.hold(&t, rows.dataKey)
+		t.queue(insertFirstParts, append(rows.first.arguments(), rows.dataKey)...).Query(func(found pgx.Rows) error {
 			var id []byte
 			_, err := pgx.ForEachRow(found, []any{&id}, func() error { written[string(id)] = true; return nil })
 			return err
@@ -259,7 +261,10 @@ func (a *enrolmentArrays) add(e mef.Enrolment, part int, dataKey uint32, sealed 
 
 // enrolmentRows are the rows of new enrolments: those of part 0, the others, and
 // again all of those whose Enrolees had enrolled before.
-type enrolmentRows struct{ first, others, renewed enrolmentArrays }
+type enrolmentRows struct {
+	first, others, renewed enrolmentArrays
+	dataKey                uint32
+}
 
 func (s *Store) sealEnrolments(ctx context.Context, conn *pgxpool.Conn, fresh []int, outcomes []outcome[mef.Enrolment]) (*enrolmentRows, error) {
 	rows := new(enrolmentRows)
@@ -274,6 +279,7 @@ func (s *Store) sealEnrolments(ctx context.Context, conn *pgxpool.Conn, fresh []
 	if err != nil {
 		return nil, err
 	}
+	rows.dataKey = dataKey
 	for _, i := range fresh {
 		e := outcomes[i].value
 		for part, target := range e.Targets {

@@ -58,7 +58,8 @@ func SessionSettings() map[string]string { return sessionSettings() }
 
 // Statements returns what runs on tables that grow.
 func Statements() []string {
-	return []string{
+	all := []string{
+		holdDataKey, holdUnused, deleteUnused,
 		selectEnrolments, selectEnrolees, insertFirstParts, insertOtherParts, holdUnfetched, withdrawExcess, supersedeEnrolments, forgetUnfetched, touchEnrolments,
 		fetchEnrolments, eraseReplaced, eraseEnrolments, selectEnrolmentOf, forgetEnrolments, expireEnrolments, closeWindows,
 		selectCredentials, insertCredentials, touchCredentials, activateKmIDs, retireOlder, limitKeIDs,
@@ -69,4 +70,8 @@ func Statements() []string {
 		selectKpms, selectKpm, insertKpms, replaceKpms, endOlderKpms, selectKpmActivated, activateKpm, eraseOlderKpms, sweepKpms,
 		selectDescription, insertCommand, issueCommand, reportCommand, selectPending, selectCommands, sweepCommands,
 	}
+	for _, table := range sealedTables() {
+		all = append(all, table.older, table.swap)
+	}
+	return all
 }

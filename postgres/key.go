@@ -86,6 +86,11 @@ func (s *Store) createKey(ctx context.Context, tx pgx.Tx, r tef.KeyRegistration,
 	if live >= maxLive {
 		return tef.KeyRegistration{}, fmt.Errorf("%w: %s has %d", tef.ErrTooMany, r.Source, live)
 	}
+	if sealed.dataKey != nil {
+		if err := s.holdAtOnce(ctx, tx, *sealed.dataKey); err != nil {
+			return tef.KeyRegistration{}, err
+		}
+	}
 	labels, err := json.Marshal(r.Labels)
 	if err != nil {
 		return tef.KeyRegistration{}, err
@@ -171,17 +176,22 @@ func (s *Store) scanKey(ctx context.Context, conn *pgx.Conn, id tef.KeyID, row p
 	if err := row.Scan(append(k.columns(), &live)...); err != nil {
 		return tef.KeyRegistration{}, false, err
 	}
-	r, err = k.registration(id)
+	r, err = s.openKey(ctx, conn, id, k)
+	return r, live, err
+}
+
+func (s *Store) openKey(ctx context.Context, conn *pgx.Conn, id tef.KeyID, k scannedKey) (tef.KeyRegistration, error) {
+	r, err := k.registration(id)
 	if err := errors.Join(err, s.learnKeys(ctx, conn, k.record)); err != nil {
-		return tef.KeyRegistration{}, false, err
+		return tef.KeyRegistration{}, err
 	}
 	key, err := s.unseal(k.record, bindKey(r)...)
 	if err != nil || key == nil {
-		return r, live, err
+		return r, err
 	}
 	defer clear(key)
 	r.Key, err = muster.NewKc(key)
-	return r, live, err
+	return r, err
 }
 
 // Key is tef.KeyStore's.

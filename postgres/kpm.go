@@ -117,7 +117,21 @@ func (s *Store) importKpms(ctx context.Context, tx pgx.Tx, list mef.Import, seal
 	case err != nil || list.DryRun:
 		return imported{done: done}, err
 	}
+	for _, dataKey := range dataKeysOf(sealed) {
+		if err := s.holdAtOnce(ctx, tx, dataKey); err != nil {
+			return imported{}, err
+		}
+	}
 	return imported{done: done}, writeImport(ctx, tx, plan, list, sealed)
+}
+
+// dataKeysOf returns each data key of some records once.
+func dataKeysOf(records []record) []uint32 {
+	all := map[uint32]bool{}
+	for _, r := range records {
+		all[*r.dataKey] = true
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // writeImport carries a plan out, in three statements however long the list is.

@@ -21,10 +21,11 @@ type migration struct{ forward, back string }
 // always there, so that the primary key gives a KeID to one enrolment and the key
 // enrolment_order gives a generation to one. The column data_key numbers the key
 // that seals the row's, and is NULL with it; that of a registered key is NULL from
-// the start if the key is derived from Ke. It has no foreign key, which would lock
-// the same row in every transaction. The states are 1 issued, 2 delivered (of a
-// credential: used by its KmID), 3 erased, 4 superseded by a newer one of the
-// Enrolee, and 5 expired; from 3 on the key is gone and the row is a tombstone.
+// the start if the key is derived from Ke. It has no foreign key, which would look
+// the same row up for every record: a transaction holds it once. The states are 1
+// issued, 2 delivered (of a credential: used by its KmID), 3 erased, 4 superseded by
+// a newer one of the Enrolee, and 5 expired; from 3 on the key is gone and the row is
+// a tombstone.
 // The column last_fetch tells a fetch that is run again from a second one. The
 // status of a command is 0 in the queue, and from then on that of TS-0003
 // 12.3.2.4. Text is compared by octets.
@@ -169,6 +170,13 @@ CREATE INDEX key_registration_source ON key_registration (source_id, key_id);
 `, `
 DROP INDEX key_registration_source;
 CREATE INDEX key_registration_source ON key_registration (source_id, expires);
+`}, {`
+CREATE INDEX enrolment_data_key ON enrolment (data_key) WHERE data_key IS NOT NULL;
+CREATE INDEX credential_data_key ON credential (data_key) WHERE data_key IS NOT NULL;
+CREATE INDEX key_registration_data_key ON key_registration (data_key) WHERE data_key IS NOT NULL;
+CREATE INDEX kpm_data_key ON kpm (data_key) WHERE data_key IS NOT NULL;
+`, `
+DROP INDEX enrolment_data_key, credential_data_key, key_registration_data_key, kpm_data_key;
 `}}
 }
 

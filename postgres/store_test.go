@@ -122,6 +122,23 @@ func TestKpmStore(t *testing.T)     { mustertest.KpmStore(t, opener()) }
 func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, opener()) }
 func TestRegisters(t *testing.T)    { mustertest.Registers(t, opener()) }
 
+func sealedOpener(parameters ...string) func(t testing.TB) (*postgres.Store, func() *postgres.Store, func(string) string) {
+	return func(t testing.TB) (*postgres.Store, func() *postgres.Store, func(string) string) {
+		url := create(t, parameters...)
+		store := openAt(t, url)
+		reopen := func() *postgres.Store {
+			if err := store.Close(); err != nil {
+				t.Fatal(err)
+			}
+			store = openAt(t, url)
+			return store
+		}
+		return store, reopen, func(statement string) string { return edit(t, url, statement) }
+	}
+}
+
+func TestSealedStore(t *testing.T) { mustertest.SealedStore(t, sealedOpener()) }
+
 // Databases that know no weaker isolation than this one keep the contracts too.
 func TestSerializable(t *testing.T) {
 	if testing.Short() {
@@ -135,6 +152,9 @@ func TestSerializable(t *testing.T) {
 	t.Run("pre-provisioned keys", func(t *testing.T) { mustertest.KpmStore(t, serializable) })
 	t.Run("commands", func(t *testing.T) { mustertest.CommandStore(t, serializable) })
 	t.Run("registers", func(t *testing.T) { mustertest.Registers(t, serializable) })
+	t.Run("sealing", func(t *testing.T) {
+		mustertest.SealedStore(t, sealedOpener("default_transaction_isolation", "serializable"))
+	})
 }
 
 func enrolment(t testing.TB, n int) mef.Enrolment {
@@ -167,7 +187,7 @@ func mustCreate(t testing.TB, store mef.Store, e mef.Enrolment) {
 }
 
 // edit changes a database behind the back of its stores.
-func edit(t *testing.T, url, statement string) string {
+func edit(t testing.TB, url, statement string) string {
 	t.Helper()
 	out, err := cluster(t).SQL("SET search_path = " + searchPath(url) + "; " + statement)
 	if err != nil {

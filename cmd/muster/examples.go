@@ -44,6 +44,9 @@ var examples = map[string][]string{
 	"muster pki revoke":        {"muster pki revoke factory --cert own.pem --reason keyCompromise"},
 	"muster pki ocsp":          {"muster pki ocsp factory --listen 127.0.0.1:8889"},
 	"muster pki lint":          {"muster pki lint --flavour device --anchor factory/certificate.pem own.pem"},
+	"muster store rotate-data-key": {
+		"muster store rotate-data-key --config lab/mef.yaml",
+	},
 }
 
 // addExamples gives the commands below cmd their examples.

@@ -170,6 +170,7 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	})
 	s.sweepEvery(sweepInterval, store.SweepRegistrations)
 	s.sweepEvery(sweepInterval, store.SweepKeys)
+	s.resealEvery(sweepInterval, store)
 	return s, nil
 }
 

@@ -219,6 +219,7 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	s.sweepEvery(sweepInterval, store.SweepKpms)
 	s.sweepEvery(sweepInterval, store.SweepRegistrations)
 	s.sweepEvery(sweepInterval, store.SweepKeys)
+	s.resealEvery(sweepInterval, store)
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
 		return store.SweepCommands(ctx, now.Add(-tombstoneGrace), limit)
 	})

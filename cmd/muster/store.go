@@ -47,6 +47,8 @@ const (
 type database interface {
 	mefStore
 	mafStore
+	RotateDataKey(ctx context.Context) error
+	Reseal(ctx context.Context, limit int) (int, error)
 	Pending() int
 	Ping(ctx context.Context) error
 	Close() error
@@ -116,7 +118,7 @@ func newStoreCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newStoreCreateCommand(), newStoreMigrateCommand(), newStoreCheckCommand(),
-		newStoreBackupCommand(), newStoreRestoreCommand(), newStoreRotateRootCommand(),
+		newStoreBackupCommand(), newStoreRestoreCommand(), newStoreRotateRootCommand(), newStoreRotateDataKeyCommand(),
 		newStoreExportCommand(), newStoreImportCommand(), newStoreCopyCommand())
 	return cmd
 }

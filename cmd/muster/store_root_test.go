@@ -92,6 +92,7 @@ func keptStore(t *testing.T, folder, keeper string) (config string) {
 	for _, args := range [][]string{
 		{"store", "create", "--config", config, "--new-root-key"},
 		{"store", "check", "--config", config},
+		{"store", "rotate-data-key", "--config", config},
 		{"store", "rotate-root", "--config", config},
 		{"store", "check", "--config", config},
 	} {
