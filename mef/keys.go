@@ -93,16 +93,31 @@ func (f *Function) export(ctx context.Context, session *muster.Session, in *Inst
 	return tef.ExportedKey{}, &primitive.Error{Status: primitive.BadRequest, Detail: "a key of this SUID needs a keyValue"}
 }
 
-// enrolled derives the Master Credential of an enrolment for the MAF that asks.
+// enrolled derives the Master Credential of an enrolment for the MAF that asks. A
+// verdict is asked for before the fetch, which counts, so that what is withheld for
+// a while is not spent meanwhile, and after it, for one that came between.
 func (f *Function) enrolled(ctx context.Context, maf muster.FQDN, id tef.KeyID, now time.Time) (tef.KeyRegistration, error) {
-	stored, err := f.store.FetchEnrolment(ctx, Fetch{
+	withheld := func(e Enrolment) error {
+		if reason := f.register.Load().withheld(e, maf); reason != "" {
+			return muster.Refuse(muster.CodeKeyUnknown, "%s of %s is withheld: %s", id, e.EnroleeID, reason)
+		}
+		return nil
+	}
+	stored, err := f.store.EnrolmentFor(ctx, id.KeID(), maf)
+	if err != nil {
+		return tef.KeyRegistration{}, refuseStore(err, id.KeID())
+	}
+	if err := withheld(stored); err != nil {
+		return tef.KeyRegistration{}, err
+	}
+	stored, err = f.store.FetchEnrolment(ctx, Fetch{
 		KeID: id.KeID(), MAF: maf, Now: now, Window: f.config.FetchWindow, Max: f.config.MaxFetches,
 	})
 	if err != nil {
 		return tef.KeyRegistration{}, refuseStore(err, id.KeID())
 	}
-	if reason := f.register.Load().withheld(stored, maf); reason != "" {
-		return tef.KeyRegistration{}, muster.Refuse(muster.CodeKeyUnknown, "%s of %s is withheld: %s", id, stored.EnroleeID, reason)
+	if err := withheld(stored); err != nil {
+		return tef.KeyRegistration{}, err
 	}
 	km, err := stored.Ke.MasterCredential(f.config.Derivation, maf)
 	if err != nil {

@@ -249,6 +249,32 @@ func TestFormerTargetsFetchNothing(t *testing.T) {
 	}
 }
 
+// What is withheld is not spent: a MAF that asks again and again while an Enrolee
+// is suspended gets the key when it is not any more.
+func TestWithheldFetchesAreNotCounted(t *testing.T) {
+	s, enrolment, _, _, maf := keyScene(t)
+	enrolled := tef.NewKeyID(enrolment.KeID.Relative(), enrolment.KeID.MEF())
+	rules := s.config.Rules
+	suspended := rules
+	suspended.Verdicts = []mef.Verdict{{Sentence: mef.SentenceSuspend, EnroleeID: enroleeID("one")}}
+	if err := s.function.Replace(suspended); err != nil {
+		t.Fatal(err)
+	}
+	for range s.config.MaxFetches + 1 {
+		_, err := maf.RetrieveKey(t.Context(), enrolled)
+		wantStatus(t, "suspended", err, primitive.NotFound)
+	}
+	s.now = s.now.Add(s.config.FetchWindow + time.Second)
+	if err := s.function.Replace(rules); err != nil {
+		t.Fatal(err)
+	}
+	for range s.config.MaxFetches {
+		must(maf.RetrieveKey(t.Context(), enrolled))
+	}
+	_, err := maf.RetrieveKey(t.Context(), enrolled)
+	wantStatus(t, "spent", err, primitive.NotFound)
+}
+
 // A group's targets are found by the form of the Enrolee-ID, and an instruction for
 // one device of the group goes before that of the group.
 func TestFormerTargetsOfAGroup(t *testing.T) {

@@ -80,6 +80,11 @@ type Store interface {
 	// is returned with f.MAF as its only target. Everything else is ErrUnknown.
 	FetchEnrolment(ctx context.Context, f Fetch) (Enrolment, error)
 
+	// EnrolmentFor returns what is known of the row of an enrolment for a MAF, in
+	// whatever state it is, with that MAF as its only target and without Ke. It
+	// counts and changes nothing. ErrUnknown without such a row.
+	EnrolmentFor(ctx context.Context, id muster.KeID, maf muster.FQDN) (Enrolment, error)
+
 	// EnrolmentOf returns the enrolment that a session of the Enrolee made, with all
 	// its targets that are still kept, and with Ke unless that is erased for all of
 	// them. ErrUnknown if there is none that has not expired at now.

@@ -26,6 +26,7 @@ func MEFStore[S mef.Store](t *testing.T, open func(testing.TB) (S, func() S)) {
 		"a fetch is bounded in number":              mefCase.fetchCount,
 		"a fetch is bounded in time":                mefCase.fetchWindow,
 		"only a target fetches":                     mefCase.fetchTarget,
+		"a row is read without being fetched":       mefCase.rowFor,
 		"nothing expired is fetched":                mefCase.fetchExpired,
 		"erasing is final":                          mefCase.erase,
 		"sweeping erases what expired":              mefCase.sweepExpired,

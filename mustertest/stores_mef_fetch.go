@@ -55,6 +55,32 @@ func (c mefCase) fetchTarget() {
 	wantError(c, "the target, whose only fetch nobody has used up", err, nil)
 }
 
+func (c mefCase) rowFor() {
+	e := c.mustCreate(c.enrolment(1, 1))
+	want := e
+	want.Targets, want.Ke = []muster.FQDN{c.maf()}, muster.Ke{}
+	row := func(what string, maf muster.FQDN, wanted error) {
+		got, err := c.store.EnrolmentFor(c.Context(), e.KeID, maf)
+		if wantError(c, what, err, wanted); wanted == nil {
+			c.wantSame(what, got, want)
+		}
+	}
+	row("of another MAF", c.other(), mef.ErrUnknown)
+	for range 3 {
+		row("before its fetch", c.maf(), nil)
+	}
+	fetched, err := c.fetchBy(e.KeID, c.maf(), 0, 1)
+	wantError(c, "the only fetch", err, nil)
+	if !fetched.Ke.Equal(e.Ke) {
+		c.Error("another key is fetched")
+	}
+	row("after its fetch", c.maf(), nil)
+	wantError(c, "erase", c.store.EraseEnrolment(c.Context(), e.KeID, c.maf()), nil)
+	row("erased", c.maf(), nil)
+	_, err = c.store.EnrolmentFor(c.Context(), keID(c, 99), c.maf())
+	wantError(c, "an unknown KeID", err, mef.ErrUnknown)
+}
+
 func (c mefCase) fetchExpired() {
 	e := c.mustCreate(c.enrolment(1, 1))
 	_, err := c.fetchBy(e.KeID, c.maf(), 24*hour, plenty)

@@ -174,6 +174,22 @@ func (m *Memory) FetchEnrolment(ctx context.Context, f mef.Fetch) (mef.Enrolment
 	return e, nil
 }
 
+// EnrolmentFor is mef.Store's.
+func (m *Memory) EnrolmentFor(ctx context.Context, id muster.KeID, maf muster.FQDN) (mef.Enrolment, error) {
+	if err := ctx.Err(); err != nil {
+		return mef.Enrolment{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	record := m.enrolments[id]
+	if record == nil || record.targets[maf] == nil {
+		return mef.Enrolment{}, mef.ErrUnknown
+	}
+	e := record.snapshot()
+	e.Targets, e.Ke = []muster.FQDN{maf}, muster.Ke{}
+	return e, nil
+}
+
 // EnrolmentOf is mef.Store's.
 func (m *Memory) EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, session muster.Digest, now time.Time) (mef.Enrolment, error) {
 	if err := ctx.Err(); err != nil {

@@ -61,7 +61,7 @@ func Statements() []string {
 	all := []string{
 		holdDataKey, holdUnused, deleteUnused,
 		selectEnrolments, selectEnrolees, insertFirstParts, insertOtherParts, holdUnfetched, withdrawExcess, supersedeEnrolments, forgetUnfetched, touchEnrolments,
-		fetchEnrolments, eraseReplaced, eraseEnrolments, selectEnrolmentOf, forgetEnrolments, expireEnrolments, closeWindows,
+		fetchEnrolments, eraseReplaced, eraseEnrolments, selectEnrolmentFor, selectEnrolmentOf, forgetEnrolments, expireEnrolments, closeWindows,
 		selectCredentials, insertCredentials, touchCredentials, activateKmIDs, retireOlder, limitKeIDs,
 		credentialByKeID, credentialByKmID, selectActivated, selectKeIDUntil, forgetCredentials, expireCredentials,
 		putRegistrations, selectRegistration, selectRegistrations, deleteRegistrations, sweepRegistrations,

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -38,6 +39,9 @@ const (
 		SET state = CASE WHEN e.state IN (1, 2) THEN 3 ELSE e.state END, sealed = NULL, data_key = NULL
 		FROM unnest($1::bytea[], $2::text[]) AS w (ke_id, maf_id)
 		WHERE e.ke_id = ANY($1::bytea[]) AND e.ke_id = w.ke_id AND e.maf_id = w.maf_id RETURNING e.ke_id, e.maf_id`
+
+	selectEnrolmentFor = `SELECT ke_id, maf_id, enrolee_id, generation, session, certificate, NULL::bigint, NULL::bytea, created, expires
+		FROM enrolment WHERE ke_id = $1 AND maf_id = $2`
 
 	selectEnrolmentOf = "SELECT " + enrolmentColumns + ` FROM enrolment WHERE ke_id = (SELECT ke_id FROM enrolment
 		WHERE enrolee_id = $1 AND session = $2 AND expires > $3 ORDER BY generation DESC LIMIT 1) ORDER BY part`
@@ -87,6 +91,25 @@ func (s *Store) fetchEnrolments(ctx context.Context, conn *pgxpool.Conn, items [
 		outcomes[i].value, outcomes[i].err = s.assembleEnrolment(ctx, conn, r)
 	}
 	return nil
+}
+
+// EnrolmentFor is mef.Store's.
+func (s *Store) EnrolmentFor(ctx context.Context, id muster.KeID, maf muster.FQDN) (e mef.Enrolment, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+		answer, err := conn.Query(ctx, selectEnrolmentFor, archive.KeIDOctets(id), maf.String())
+		if err != nil {
+			return err
+		}
+		row, err := pgx.CollectExactlyOneRow(answer, scanEnrolment)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("%w: %s for %s", mef.ErrUnknown, id, maf)
+		} else if err != nil {
+			return err
+		}
+		e, err = s.assembleEnrolment(ctx, conn, row)
+		return err
+	})
+	return e, err
 }
 
 // EnrolmentOf is mef.Store's.

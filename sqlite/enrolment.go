@@ -199,6 +199,18 @@ func (s *Store) FetchEnrolment(ctx context.Context, f mef.Fetch) (mef.Enrolment,
 	})
 }
 
+// EnrolmentFor is mef.Store's.
+func (s *Store) EnrolmentFor(ctx context.Context, id muster.KeID, maf muster.FQDN) (mef.Enrolment, error) {
+	var r scannedEnrolment
+	err := s.read.enrolmentFor.QueryRowContext(ctx, archive.KeIDOctets(id), maf.String()).Scan(r.columns()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return mef.Enrolment{}, fmt.Errorf("%w: %s for %s", mef.ErrUnknown, id, maf)
+	} else if err != nil {
+		return mef.Enrolment{}, s.readError(err)
+	}
+	return s.assembleEnrolment(id, maf, r)
+}
+
 // EnrolmentOf is mef.Store's.
 func (s *Store) EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, session muster.Digest, now time.Time) (mef.Enrolment, error) {
 	return do(ctx, &s.write, mef.ErrBusy, func() (mef.Enrolment, error) {

@@ -185,6 +185,8 @@ const keyColumns = "SELECT source_id, admin_fqdn, usage, labels, data_key, seale
 
 // readStatements run on any of the reading connections.
 type readStatements struct {
+	enrolmentFor *sql.Stmt
+
 	credentialByKeID, credentialByKmID, activated, keIDUntil *sql.Stmt
 
 	registration, registrations *sql.Stmt
@@ -214,6 +216,9 @@ func (r *readStatements) all() []statement {
 			" WHERE data_key < ? ORDER BY data_key, rowid LIMIT ? OFFSET ?"})
 	}
 	return append(older, []statement{
+		{&r.enrolmentFor, `SELECT enrolee_id, generation, session, certificate, NULL, NULL, created, expires
+			FROM enrolment WHERE ke_id = ? AND maf_id = ?`},
+
 		{&r.credentialByKeID, columns + "state = 1 AND expires > ?2 AND ke_id_until > ?2 FROM credential WHERE ke_id = ?1"},
 		{&r.credentialByKmID, columns + "state IN (1, 2) AND expires > ?2 FROM credential WHERE km_id = ?1"},
 		{&r.activated, "SELECT 1 FROM credential WHERE km_id = ?1 AND +state = 2 AND expires > ?2"},
