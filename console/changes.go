@@ -111,8 +111,8 @@ func configuredElsewhere(what, id string) error {
 // accept makes an instruction of an operator ready to be kept, or returns what is
 // wrong with it by itself.
 func (s *Server) accept(who caller, in *Instruction, known func(anchor string) bool) error {
+	*in = in.Identified()
 	in.Origin = FromOperators
-	in.identify()
 	if !in.scoped(who.Scope) {
 		return muster.Refuse(muster.CodeRequestNotAllowed, "its Enrolees are not those of the caller's stakeholder")
 	}
@@ -163,7 +163,7 @@ func (s shelf) put(managed *Rules, in Instruction, replace bool) (done Imported,
 }
 
 func (s *Server) createInstruction(ctx context.Context, who caller, in Instruction) (Instruction, error) {
-	in.identify()
+	in = in.Identified()
 	err := s.config.Rules.Edit(ctx, who.act("create instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
 		if err := s.accept(who, &in, anchorsOf(configured, managed)); err != nil {
 			return err
@@ -209,7 +209,7 @@ func (seen ref) unchanged(resource any) error {
 }
 
 func (s *Server) replaceInstruction(ctx context.Context, who caller, seen ref, in Instruction) (Instruction, error) {
-	if in.identify(); in.ID != seen.id {
+	if in = in.Identified(); in.ID != seen.id {
 		return in, muster.Refuse(muster.CodeRequestMalformed, "it is for other certificates or keys, as its identifier %s shows: create that one, and delete this", in.ID)
 	}
 	err := s.config.Rules.Edit(ctx, who.act("replace instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
@@ -276,7 +276,7 @@ func (s *Sources) anchors(ctx context.Context, q Query) (Page[Anchor], error) {
 }
 
 func (s *Server) addAnchor(ctx context.Context, who caller, order AnchorOrder) (Anchor, error) {
-	anchor, err := NewAnchor(order.PEM)
+	anchor, err := parseAnchor(order.PEM)
 	if err != nil {
 		return anchor, muster.Refuse(muster.CodeRequestMalformed, "%w", err)
 	}
@@ -327,7 +327,7 @@ func (s *Server) pass(ctx context.Context, who caller, v Verdict) (Verdict, erro
 		now := s.config.Now().UTC()
 		v.Before = &now
 	}
-	v.identify()
+	v = v.Identified()
 	act := who.act(fmt.Sprintf("%s %s", v.Verdict, v.EnroleeID+v.Name+v.Digest))
 	err := s.config.Rules.Edit(ctx, act, false, func(configured Rules, managed *Rules) error {
 		if configured.verdict(v.ID) >= 0 {

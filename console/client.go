@@ -38,8 +38,8 @@ func (r *Role) UnmarshalText(text []byte) error {
 // A Scope bounds a client to what an administrating stakeholder has to do with.
 // The zero Scope does not bound it.
 type Scope struct {
-	Stakeholder muster.FQDN // of registrations, keys and commands
-	Enrolees    string      // what identifiers of Enrolees begin with
+	Stakeholder muster.FQDN // of registrations and commands
+	Enrolees    string      // what the identifiers of Enrolees, sources of keys and instructions begin with
 }
 
 // IsZero reports whether s bounds nothing.

@@ -63,7 +63,7 @@ func routes() []route {
 		listing("/v1/instructions", "List instructions", looking, ruled((*Sources).instructions), "enrolee", "origin"),
 		listing("/v1/anchors", "List trust anchors", looking, ruled((*Sources).anchors)),
 		listing("/v1/verdicts", "List bans, evictions and suspensions", lookingAt, ruled((*Sources).verdicts)),
-		listing("/v1/audit", "List the entries of the audit log, the oldest first", auditing, func(s *Sources) List[json.RawMessage] { return s.Audit }),
+		listing("/v1/audit", "List the entries of the audit log, the oldest first, or the newest with order=newest", auditing, func(s *Sources) List[json.RawMessage] { return s.Audit }, "order"),
 		[]route{
 			{method: "POST", path: "/v1/commands", does: "Queue a command", access: changing, body: CommandOrder{}, answer: Queued{}, has: func(s *Sources) bool { return s.Queue != nil }, serve: bodied((*Server).queue)},
 			{method: "GET", path: "/v1/refusals/{id}/explanation", does: "Judge a refused chain again, and tell why", access: lookingAt, answer: json.RawMessage{}, has: func(s *Sources) bool { return s.Explain != nil },

@@ -38,9 +38,16 @@ type Anchor struct {
 	PEM      string    `json:"pem"`
 }
 
-// NewAnchor reads exactly one certificate in PEM. Whether it can be a root, the
-// function decides.
-func NewAnchor(text string) (Anchor, error) {
+// NewAnchor returns a root as an anchor of the operators.
+func NewAnchor(root *x509.Certificate) Anchor {
+	return Anchor{
+		ID: muster.DigestOf(root.Raw).String(), Origin: FromOperators, Subject: root.Subject.String(),
+		NotAfter: root.NotAfter, PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})),
+	}
+}
+
+// parseAnchor reads exactly one certificate in PEM.
+func parseAnchor(text string) (Anchor, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" || strings.TrimSpace(string(rest)) != "" {
 		return Anchor{}, errors.New("pem is not one certificate")
@@ -49,10 +56,7 @@ func NewAnchor(text string) (Anchor, error) {
 	if err != nil {
 		return Anchor{}, err
 	}
-	return Anchor{
-		ID: muster.DigestOf(root.Raw).String(), Origin: FromOperators, Subject: root.Subject.String(),
-		NotAfter: root.NotAfter, PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})),
-	}, nil
+	return NewAnchor(root), nil
 }
 
 // An Instruction is one Enrolee, or a group of them, as the MEF knows it.
@@ -72,16 +76,22 @@ type Instruction struct {
 	Status    string   `json:"status,omitempty"`   // hard, soft or off; as configured without
 }
 
-// identify sets ID, puts what is a set in order, and fills in the lifetime.
-func (in *Instruction) identify() {
-	slices.Sort(in.Anchors)
-	slices.Sort(in.KpmIDs)
-	slices.Sort(in.Targets)
+// Identified returns the instruction with its ID, what is a set in order, and the
+// lifetime that it has by default.
+func (in Instruction) Identified() Instruction {
+	in.Anchors, in.KpmIDs, in.Targets = slices.Sorted(slices.Values(in.Anchors)), slices.Sorted(slices.Values(in.KpmIDs)), slices.Sorted(slices.Values(in.Targets))
+	lifetime, err := time.ParseDuration(in.Lifetime)
 	if in.Lifetime == "" {
-		in.Lifetime = "24h"
+		lifetime = defaultLifetime
+	}
+	if err == nil || in.Lifetime == "" {
+		in.Lifetime = lifetime.String()
 	}
 	in.ID = identifierOf(in.Flavour, in.Name, in.Pattern, in.Anchors, in.KpmIDs)
+	return in
 }
+
+const defaultLifetime = 24 * time.Hour
 
 // scoped reports whether all Enrolees of the instruction are in a scope.
 func (in *Instruction) scoped(scope Scope) bool {
@@ -107,7 +117,11 @@ type Verdict struct {
 	Reason    string     `json:"reason,omitempty"`
 }
 
-func (v *Verdict) identify() { v.ID = identifierOf(v.EnroleeID, v.Flavour, v.Name, v.Digest) }
+// Identified returns the verdict with its ID.
+func (v Verdict) Identified() Verdict {
+	v.ID = identifierOf(v.EnroleeID, v.Flavour, v.Name, v.Digest)
+	return v
+}
 
 // identifierOf returns 32 hexadecimal digits that are others for other parts.
 func identifierOf(parts ...any) string {
@@ -128,7 +142,8 @@ type RuleKeeper interface {
 	// returned and changes nothing.
 	Edit(ctx context.Context, act Act, try bool, edit func(configured Rules, managed *Rules) error) error
 
-	// Check returns what is wrong with one instruction by itself, but for its anchors.
+	// Check returns what is wrong with one instruction by itself, whose anchors are
+	// known. It is called by edit.
 	Check(in Instruction) error
 }
 

@@ -28,7 +28,7 @@ func TestInstructions(t *testing.T) {
 	id := fmt.Sprint(made["id"])
 	path := "/v1/instructions/" + id
 	w.want("operator", http.MethodPost, "/v1/instructions", in, http.StatusOK, "")
-	if len(w.managed.Instructions) != 1 || w.managed.Instructions[0].Lifetime != "24h" || w.managed.Instructions[0].Origin != FromOperators {
+	if len(w.managed.Instructions) != 1 || w.managed.Instructions[0].Lifetime != "24h0m0s" || w.managed.Instructions[0].Origin != FromOperators {
 		t.Fatalf("there are %+v", w.managed.Instructions)
 	}
 	changed := in
@@ -50,7 +50,7 @@ func TestInstructions(t *testing.T) {
 	}
 	changed.Targets = nil
 	w.want("operator", http.MethodPut, path, changed, http.StatusUnprocessableEntity, muster.CodeConfiguration)
-	if got := w.managed.Instructions[0]; len(got.Targets) != 1 || got.Lifetime != "1h" {
+	if got := w.managed.Instructions[0]; len(got.Targets) != 1 || got.Lifetime != "1h0m0s" {
 		t.Errorf("what was refused has changed %+v", got)
 	}
 	w.want("admin", http.MethodDelete, "/v1/anchors/"+anchor, nil, http.StatusConflict, muster.CodeResourceConflict)
@@ -64,10 +64,10 @@ func TestConfiguredRulesStay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	in := Instruction{Name: "a", EnroleeID: "//sp.example/1", Targets: []string{"maf.example.com"}}
-	in.identify()
+	in = in.Identified()
 	in.Origin = FromConfiguration
 	ban := Verdict{Verdict: banned, EnroleeID: "//sp.example/1"}
-	ban.identify()
+	ban = ban.Identified()
 	w.configured = Rules{[]Anchor{{ID: "a"}}, []Instruction{in}, []Verdict{ban}}
 	w.want("admin", http.MethodPost, "/v1/instructions", Instruction{Name: "a", Targets: []string{"x"}}, http.StatusConflict, muster.CodeResourceConflict)
 	w.want("admin", http.MethodPost, "/v1/verdicts", Verdict{Verdict: "suspend", EnroleeID: "//sp.example/1"}, http.StatusConflict, muster.CodeResourceConflict)
@@ -81,9 +81,9 @@ func TestTenantsAreApart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	foreign := Instruction{Name: "a", EnroleeID: "//sp.example/1", Targets: []string{"maf.example.com"}}
-	foreign.identify()
+	foreign = foreign.Identified()
 	group := Instruction{Pattern: "*", Template: "//{serial}", Targets: []string{"maf.example.com"}}
-	group.identify()
+	group = group.Identified()
 	w.managed.Instructions = []Instruction{foreign, group}
 	for _, in := range w.managed.Instructions {
 		w.want("tenant", http.MethodGet, "/v1/instructions/"+in.ID, nil, http.StatusNotFound, muster.CodeResourceUnknown)

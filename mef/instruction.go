@@ -62,7 +62,8 @@ func (in *Instruction) String() string {
 
 func (in *Instruction) isGroup() bool { return !in.Pattern.IsZero() }
 
-func (in *Instruction) check() error {
+// Check returns what is wrong with the instruction by itself.
+func (in *Instruction) Check() error {
 	byKey := len(in.KpmIDs) > 0
 	one := in.Certificate.IsZero() == byKey && !in.EnroleeID.IsZero() && in.Pattern.IsZero() && in.Template.IsZero()
 	group := in.Certificate.IsZero() && in.EnroleeID.IsZero() && !in.Pattern.IsZero() && !in.Template.IsZero() && !byKey

@@ -82,7 +82,7 @@ func newRegister(rules Rules) (*register, error) {
 	sets := anchorSets{ids: map[*x509.Certificate]muster.Digest{}, known: map[string]*anchorSet{}}
 	for i := range rules.Instructions {
 		in := &rules.Instructions[i]
-		if err := in.check(); err != nil {
+		if err := in.Check(); err != nil {
 			return nil, err
 		}
 		p := &pin{anchors: sets.of(in.Anchors), instruction: in, status: in.Status}

@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
+	"muster"
 	"muster/cert"
 	"muster/console"
 )
@@ -19,6 +19,8 @@ import (
 type adminConfig struct {
 	// Listen is host:port, or systemd:NAME; empty for not at all. The certificate is the function's own.
 	Listen string `yaml:"listen"`
+	// Rules is the file in which a MEF keeps the instructions, anchors and verdicts that operators give it, made with the first; without it they give none.
+	Rules string `yaml:"rules"`
 	// Clients are the operators, by their certificates.
 	Clients []adminClientConfig `yaml:"clients"`
 }
@@ -31,9 +33,17 @@ type adminClientConfig struct {
 	Anchors []string `yaml:"anchors"`
 	// Role is viewer, operator, auditor or admin.
 	Role console.Role `yaml:"role"`
+	// Stakeholder bounds the client to the registrations and commands of an administrating stakeholder.
+	Stakeholder muster.FQDN `yaml:"stakeholder"`
+	// Enrolees bounds the client to Enrolees whose identifiers begin so, as //sp.example/.
+	Enrolees string `yaml:"enrolees"`
 }
 
-func (c adminConfig) resolve(file string) {
+// fixed returns what takes effect at a start only.
+func (c adminConfig) fixed() adminConfig { return adminConfig{Listen: c.Listen, Rules: c.Rules} }
+
+func (c *adminConfig) resolve(file string) {
+	resolve(file, &c.Rules)
 	for i := range c.Clients {
 		resolveAll(file, c.Clients[i].Anchors)
 	}
@@ -42,7 +52,7 @@ func (c adminConfig) resolve(file string) {
 func (c adminConfig) read(status *statusSource) (clients []console.Client, err error) {
 	anchors := anchorCache{}
 	for i, configured := range c.Clients {
-		client := console.Client{Role: configured.Role, Status: status.question(nil)}
+		client := console.Client{Role: configured.Role, Scope: console.Scope{Stakeholder: configured.Stakeholder, Enrolees: configured.Enrolees}, Status: status.question(nil)}
 		if client.Role == "" || len(configured.Anchors) == 0 || configured.Certificate.Pattern != "" {
 			return nil, configErrorf("admin: client %d lacks role or anchors, or has a pattern", i+1)
 		}
@@ -64,7 +74,7 @@ const (
 )
 
 // serveAdmin opens the listener for operators, if the configuration names one.
-func (s *service) serveAdmin(config adminConfig, profile cert.Profile, refusals *refusalLog) error {
+func (s *service) serveAdmin(config adminConfig, profile cert.Profile, sources console.Sources) error {
 	if config.Listen == "" {
 		return nil
 	}
@@ -72,17 +82,19 @@ func (s *service) serveAdmin(config adminConfig, profile cert.Profile, refusals 
 	if err != nil {
 		return err
 	}
+	s.operators.Store(&clients)
 	listener, err := listenStream(config.Listen)
 	if err != nil {
 		return configErrorf("admin.listen: %v", err)
 	}
 	operators := console.New(console.Config{
-		Clients: func() []console.Client { return clients }, Profile: profile,
-		Sources: console.Sources{Refusals: refusals.list}, Logger: s.log, Now: time.Now,
+		Clients: func() []console.Client { return *s.operators.Load() }, Profile: profile,
+		Sources: sources, Logger: s.log, Now: time.Now,
 	})
 	server := &http.Server{
 		Handler: operators, TLSConfig: operators.TLS(func() (*tls.Certificate, error) { return s.own.get() }), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ReadTimeout: adminReadTime, WriteTimeout: adminWriteTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		BaseContext: func(net.Listener) context.Context { return s.base },
 	}
 	s.admin = listener
 	s.closers = append(s.closers, server.Close)
@@ -115,30 +127,4 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		}
 		_ = conn.Close()
 	}
-}
-
-// list is the console's list of refusals, the newest first.
-func (l *refusalLog) list(_ context.Context, q console.Query) (page console.Page[console.Refusal], err error) {
-	all, err := readRefusals(l.path)
-	if err != nil {
-		return page, err
-	}
-	slices.Reverse(all)
-	if q.After != "" {
-		last := slices.IndexFunc(all, func(r refusal) bool { return r.ID == q.After })
-		if last < 0 {
-			return page, console.ErrNoCursor
-		}
-		all = all[last+1:]
-	}
-	for _, r := range all[:min(q.Limit, len(all))] {
-		page.Items = append(page.Items, console.Refusal{
-			ID: r.ID, Time: r.Time, Code: r.Code, Detail: r.Detail, Remote: r.Remote,
-			Transport: string(r.Transport), Certificate: r.Certificate.String(),
-		})
-	}
-	if len(all) > q.Limit {
-		page.Next = all[q.Limit-1].ID
-	}
-	return page, nil
 }

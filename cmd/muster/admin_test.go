@@ -1,49 +1,264 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
 	"muster"
+	"muster/audit"
 	"muster/console"
+	"muster/maf"
+	"muster/mef"
 )
 
-// TestOperatorReadsRefusals has a MEF answer its MAF's certificate as an operator.
-func TestOperatorReadsRefusals(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 1)
-	w.mef.Admin = adminConfig{Listen: "127.0.0.1:0", Clients: []adminClientConfig{{
-		Certificate: certificateConfig{Flavour: muster.FlavourFQDN, Name: w.maf.FQDN.String()}, Anchors: w.mef.MAFs[0].Anchors, Role: console.RoleViewer,
+// An operator sends requests to a function as a party of the laboratory.
+type operator struct {
+	t        *testing.T
+	address  func() net.Addr
+	identity tls.Certificate
+}
+
+// admin gives the MEF of a world an operator with a role, whose certificate is the
+// MAF's, and an audit log.
+func (w *world) admin(t *testing.T, role console.Role) operator {
+	t.Helper()
+	w.mef.Audit = auditConfig{File: w.lab.path("audit.log")}
+	w.mef.Admin = adminConfig{Listen: "127.0.0.1:0", Rules: w.lab.path("rules.json"), Clients: []adminClientConfig{{
+		Certificate: certificateConfig{Flavour: muster.FlavourFQDN, Name: w.maf.FQDN.String()}, Anchors: w.mef.MAFs[0].Anchors, Role: role,
 	}}}
-	log := newRefusalLog(w.mef.Store.besideStore(w.mef.file, refusalsSuffix), "")
-	_, err := log.add(refusal{Code: muster.CodeExpired, Transport: overTLS, Chain: [][]byte{{1}}})
-	must(t, err)
-	service, err := startMEF(t.Context(), w.mef, newLogger(newJournal()), observer{})
-	must(t, err)
-	defer func() { must(t, service.stop()) }()
 	identity, err := tls.LoadX509KeyPair(w.maf.Identity.Certificate, w.maf.Identity.Key)
 	must(t, err)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{identity}}}
+	return operator{t, func() net.Addr { return w.mefService.admin.Addr() }, identity}
+}
+
+// send returns the status, and what is answered in the form of answer, which may be nil.
+func (o operator) send(method, path string, body, answer any) int {
+	o.t.Helper()
+	text, err := json.Marshal(body)
+	must(o.t, err)
+	request, err := http.NewRequestWithContext(o.t.Context(), method, "https://"+o.address().String()+path, bytes.NewReader(text))
+	must(o.t, err)
+	request.Header.Set("Content-Type", "application/json")
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{o.identity}}}
 	defer transport.CloseIdleConnections()
-	response, err := (&http.Client{Transport: transport}).Get("https://" + service.admin.Addr().String() + "/v1/refusals")
-	must(t, err)
+	response, err := transport.RoundTrip(request)
+	must(o.t, err)
 	defer response.Body.Close()
-	var page struct{ Items []console.Refusal }
-	must(t, json.NewDecoder(response.Body).Decode(&page))
-	if response.StatusCode != http.StatusOK || len(page.Items) != 1 || page.Items[0].Code != muster.CodeExpired {
-		t.Errorf("%d, %+v", response.StatusCode, page)
+	octets, err := io.ReadAll(response.Body)
+	must(o.t, err)
+	if answer != nil && response.StatusCode == http.StatusOK {
+		must(o.t, json.Unmarshal(octets, answer))
 	}
-	w.mef.Admin.Clients[0].Anchors = []string{filepath.Join(t.TempDir(), "none.pem")}
-	_, err = w.mef.Admin.read(nil)
-	wantCode(t, err, muster.CodeConfiguration)
-	w.mef.Admin.Clients[0].Role = ""
-	_, err = w.mef.Admin.read(nil)
-	wantCode(t, err, muster.CodeConfiguration)
+	if response.StatusCode != http.StatusOK {
+		o.t.Logf("%s %s: %s", method, path, octets)
+	}
+	return response.StatusCode
+}
+
+// ok sends what has to be answered well.
+func (o operator) ok(method, path string, body, answer any) {
+	o.t.Helper()
+	if status := o.send(method, path, body, answer); status != http.StatusOK {
+		o.t.Fatalf("%s %s: %d", method, path, status)
+	}
+}
+
+// TestOperatorGovernsEnrolments has an operator admit a device that the configuration
+// does not know, see it enrol, and ban it; what they gave outlives the process.
+func TestOperatorGovernsEnrolments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	o := w.admin(t, console.RoleAdmin)
+	configured := w.mef.Instructions[0]
+	roots, err := os.ReadFile(configured.Anchors[0])
+	must(t, err)
+	w.mef.Instructions = nil
+	stop := w.startMEF()
+	w.startMAF()
+
+	device, closeDevice, err := newEnrolee(w.deviceConfig(0, overTLS), io.Discard)
+	must(t, err)
+	if _, err := device.Ensure(t.Context()); err == nil {
+		t.Fatal("a device enrols without an instruction")
+	}
+	w.mefLog.await(t, muster.CodeNameUnknown)
+	var refusals struct{ Items []console.Refusal }
+	o.ok(http.MethodGet, "/v1/refusals", nil, &refusals)
+	var why explanation
+	o.ok(http.MethodGet, "/v1/refusals/"+refusals.Items[0].ID+"/explanation", nil, &why)
+	if why.Accepted || why.Code != muster.CodeNameUnknown {
+		t.Errorf("the explanation is %+v", why)
+	}
+
+	var anchor console.Anchor
+	o.ok(http.MethodPost, "/v1/anchors", console.AnchorOrder{PEM: string(roots)}, &anchor)
+	in := console.Instruction{
+		Flavour: string(configured.Certificate.Flavour), Name: configured.Certificate.Name, Anchors: []string{anchor.ID},
+		EnroleeID: configured.EnroleeID.String(), Targets: []string{w.maf.FQDN.String()}, Lifetime: "1h",
+	}
+	wrong := in
+	wrong.EnroleeID = "nobody"
+	if status := o.send(http.MethodPost, "/v1/instructions", wrong, nil); status != http.StatusUnprocessableEntity {
+		t.Errorf("a wrong instruction: %d", status)
+	}
+	o.ok(http.MethodPost, "/v1/instructions", in, &in)
+	attachment, err := device.Ensure(t.Context())
+	must(t, err)
+	must(t, errors.Join(attachment.Close(), closeDevice()))
+
+	var enrolments struct{ Items []console.Enrolment }
+	o.ok(http.MethodGet, "/v1/enrolments?enrolee="+in.EnroleeID, nil, &enrolments)
+	if len(enrolments.Items) != 1 || enrolments.Items[0].State != string(mef.EnrolmentErased) && enrolments.Items[0].Fetches != 1 {
+		t.Errorf("the enrolments are %+v", enrolments.Items)
+	}
+	var overview console.Overview
+	o.ok(http.MethodGet, "/v1/overview", nil, &overview)
+	if overview.Totals["enrolled"] != 1 || overview.Totals["refused/name-unknown"] == 0 || overview.Minutes[59].Enrolled+overview.Minutes[58].Enrolled != 1 || len(overview.Certificates) == 0 {
+		t.Errorf("the overview is %+v", overview)
+	}
+	for _, path := range []string{"/v1/registrations", "/v1/keys", "/v1/audit", "/v1/audit?order=newest", "/v1/instructions", "/v1/verdicts", "/v1/commands?enrolee=" + in.EnroleeID + "&stakeholder=" + labAdmin} {
+		o.ok(http.MethodGet, path, nil, nil)
+	}
+	order := console.CommandOrder{ID: "1", Stakeholder: labAdmin, EnroleeID: in.EnroleeID, Command: []string{"device", "1:coap://" + labMEF}}
+	o.ok(http.MethodPost, "/v1/commands", order, nil)
+	order.Command[1] = "2:coap://" + labMEF
+	if status := o.send(http.MethodPost, "/v1/commands", order, nil); status != http.StatusConflict {
+		t.Errorf("another command under the identifier: %d", status)
+	}
+
+	stop()
+	config := *w.mef
+	config.managed, err = readManaged(config.Admin.Rules)
+	must(t, err)
+	w.mef = &config
+	w.startMEF()
+	device = w.device(w.deviceConfig(0, overTLS))
+	_, err = device.Enrol(t.Context())
+	must(t, err)
+	o.ok(http.MethodPost, "/v1/verdicts", console.Verdict{Verdict: "ban", EnroleeID: in.EnroleeID, Reason: "stolen"}, nil)
+	if _, err := device.Enrol(t.Context()); err == nil {
+		t.Error("a banned device enrols")
+	}
+	w.mefLog.await(t, muster.CodeBanned)
+	var acts []string
+	_, err = audit.Verify(w.mef.Audit.File, audit.Head{}, audit.Head{}, func(e audit.Entry) {
+		if e.Kind == audit.KindAdmin {
+			acts = append(acts, e.What)
+		}
+	})
+	must(t, err)
+	want := []string{"add anchor " + anchor.ID, "create instruction " + in.ID, "queue the command 1 for " + in.EnroleeID, "queue the command 1 for " + in.EnroleeID, "ban " + in.EnroleeID}
+	if !slices.Equal(acts, want) {
+		t.Errorf("the audit log has %q, not %q", acts, want)
+	}
+}
+
+// TestRulesAreShared has another process change the file of the operators' rules.
+func TestRulesAreShared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.admin(t, console.RoleAdmin)
+	w.startMEF()
+	keeper := w.mefService.rules
+	ban := console.Verdict{Verdict: "ban", EnroleeID: w.mef.Instructions[0].EnroleeID.String()}.Identified()
+	text, err := json.Marshal(console.Rules{Verdicts: []console.Verdict{ban}})
+	must(t, err)
+	must(t, os.WriteFile(w.mef.Admin.Rules, text, 0o600))
+	keeper.refresh()
+	if _, managed, _ := keeper.Rules(t.Context()); len(managed.Verdicts) != 1 {
+		t.Errorf("the rules are %+v", managed)
+	}
+	if _, err := w.device(w.deviceConfig(0, overTLS)).Enrol(t.Context()); err == nil {
+		t.Error("a banned device enrols")
+	}
+	for _, wrong := range []string{`{`, `{"bans":[]}`, `{}{}`, `{"verdicts":[{"verdict":"pardon"}]}`, `{"anchors":[{"id":"1"}]}`, `{"instructions":[{"lifetime":"1h"}]}`} {
+		must(t, os.WriteFile(w.mef.Admin.Rules, []byte(wrong), 0o600))
+		keeper.refresh()
+		if _, managed, _ := keeper.Rules(t.Context()); len(managed.Verdicts) != 1 {
+			t.Errorf("%s has changed the rules to %+v", wrong, managed)
+		}
+	}
+	w.mefLog.await(t, muster.CodeConfiguration)
+}
+
+// TestOperatorsChangeOnReload takes the only client away.
+func TestOperatorsChangeOnReload(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	o := w.admin(t, console.RoleViewer)
+	file, err := os.ReadFile(w.mef.file)
+	must(t, err)
+	section := func(role string) {
+		text := fmt.Sprintf("%s\nadmin: {listen: \"127.0.0.1:0\", rules: rules.json, clients: [{certificate: {flavour: fqdn, name: %s}, anchors: [pki/operator-root.pem], role: %s}]}\n", file, w.maf.FQDN, role)
+		must(t, os.WriteFile(w.mef.file, []byte(text), 0o600))
+	}
+	w.startMEF()
+	if status := o.send(http.MethodPost, "/v1/reload", nil, nil); status != http.StatusForbidden {
+		t.Errorf("a viewer reloads: %d", status)
+	}
+	section("admin")
+	must(t, w.mefService.reload())
+	o.ok(http.MethodPost, "/v1/reload", nil, nil)
+	section("root")
+	if status := o.send(http.MethodPost, "/v1/reload", nil, nil); status != http.StatusUnprocessableEntity {
+		t.Errorf("a wrong configuration: %d", status)
+	}
+	must(t, os.WriteFile(w.mef.file, file, 0o600))
+	must(t, w.mefService.reload())
+	if status := o.send(http.MethodGet, "/v1/whoami", nil, nil); status != http.StatusUnauthorized {
+		t.Errorf("who is no client any more: %d", status)
+	}
+}
+
+// TestOperatorOfMAF looks at what a MAF has.
+func TestOperatorOfMAF(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.maf.Admin = adminConfig{Listen: "127.0.0.1:0", Clients: []adminClientConfig{{
+		Certificate: certificateConfig{Flavour: muster.FlavourFQDN, Name: labMAF}, Anchors: w.mef.MAFs[0].Anchors, Role: console.RoleViewer,
+	}}}
+	w.startMEF()
+	w.startMAF()
+	credential := w.attached(w.deviceConfig(0, overTLS))
+	identity, err := tls.LoadX509KeyPair(w.maf.Identity.Certificate, w.maf.Identity.Key)
+	must(t, err)
+	o := operator{t, func() net.Addr { return w.mafService.admin.Addr() }, identity}
+	var page struct{ Items []console.Credential }
+	o.ok(http.MethodGet, "/v1/credentials?km_id="+credential.KmID.String(), nil, &page)
+	if len(page.Items) != 1 || page.Items[0].State != string(maf.CredentialUsed) {
+		t.Errorf("the credentials are %+v", page.Items)
+	}
+	if status := o.send(http.MethodGet, "/v1/instructions", nil, nil); status != http.StatusNotFound {
+		t.Errorf("the instructions of a MAF: %d", status)
+	}
+}
+
+func TestAdminConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.admin(t, console.RoleViewer)
+	for _, spoil := range []func(*adminClientConfig){
+		func(c *adminClientConfig) { c.Anchors = []string{filepath.Join(t.TempDir(), "none.pem")} },
+		func(c *adminClientConfig) { c.Anchors = nil },
+		func(c *adminClientConfig) { c.Role = "" },
+		func(c *adminClientConfig) { c.Certificate.Name = "" },
+	} {
+		config := adminConfig{Clients: slices.Clone(w.mef.Admin.Clients)}
+		spoil(&config.Clients[0])
+		_, err := config.read(nil)
+		wantCode(t, err, muster.CodeConfiguration)
+	}
 }
 
 // TestOperatorsConnectionsAreBounded has one place left at the listener.

@@ -32,16 +32,36 @@ type auditConfig struct {
 // how many there are.
 const auditedRefusals = 10
 
-// A trail writes a function's acts to its audit log. A nil trail writes nothing.
+// A trail writes a function's acts to its audit log, and lets operators watch them.
+// A nil trail does neither.
 type trail struct {
-	log    *audit.Log
-	closed bool // fails closed
+	log    *audit.Log  // may be nil
+	live   *happenings // may be nil
+	closed bool        // fails closed
 	errors *slog.Logger
 
 	mu      sync.Mutex
 	second  time.Time // guarded by mu, as the next two
 	refused int       // in that second
 	omitted int       // since the last refusal that was written
+}
+
+// openTrail opens the trail of a function, if its configuration wants one.
+func (s *service) openTrail(config auditConfig, admin adminConfig, writer muster.FQDN) error {
+	t, err := config.open(writer, s.log)
+	if err != nil {
+		return err
+	}
+	if admin.Listen != "" {
+		if t == nil {
+			t = &trail{errors: s.log}
+		}
+		t.live = newHappenings()
+	}
+	if s.trail = t; t != nil && t.log != nil {
+		s.closers = append(s.closers, t.close)
+	}
+	return nil
 }
 
 // open opens the log, and returns nil if there is to be none.
@@ -84,6 +104,14 @@ func (t *trail) write(ctx context.Context, e audit.Entry) error {
 	if t == nil {
 		return nil
 	}
+	now := time.Now()
+	if e.Kind != audit.KindRefused { // which refuse counts, written or not
+		t.live.count(e.Kind, "", now)
+	}
+	t.live.tell(e, now)
+	if t.log == nil {
+		return nil
+	}
 	err := t.log.Record(ctx, e)
 	if err == nil {
 		return nil
@@ -97,8 +125,10 @@ func (t *trail) write(ctx context.Context, e audit.Entry) error {
 
 // refuse writes down a refusal, unless there are too many of them.
 func (t *trail) refuse(ctx context.Context, who, what string, err error) {
+	now := time.Now()
+	t.live.count(audit.KindRefused, muster.CodeOf(err), now)
 	t.mu.Lock()
-	if now := time.Now().Truncate(time.Second); !now.Equal(t.second) {
+	if now = now.Truncate(time.Second); !now.Equal(t.second) {
 		t.second, t.refused = now, 0
 	}
 	if t.refused++; t.refused > auditedRefusals {

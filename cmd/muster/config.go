@@ -13,6 +13,7 @@ import (
 	"muster"
 	"muster/binding/awkward"
 	"muster/cert"
+	"muster/console"
 	"muster/handshake/tlspsk"
 	"muster/mef"
 	"muster/revocation"
@@ -69,6 +70,7 @@ type mefConfig struct {
 	Verdicts []verdictConfig `yaml:"verdicts"`
 
 	file    string        // this was read from
+	managed console.Rules // of operators, from admin.rules
 	awkward *awkward.Mode // nil but for tests of clients
 }
 
@@ -95,6 +97,8 @@ type mafConfig struct {
 	Tracing tracingConfig `yaml:"tracing"`
 	// Audit is where acts are written down.
 	Audit auditConfig `yaml:"audit"`
+	// Admin is where operators are answered.
+	Admin adminConfig `yaml:"admin"`
 	// MEFs are those whose KeIDs are accepted.
 	MEFs []endpointConfig `yaml:"mefs"`
 	// Clients are those that authenticate by a certificate and have no Master Credential.
@@ -379,6 +383,10 @@ func readMEFConfig(path string) (*mefConfig, error) {
 	if c.Listen.TLS == "" && c.Listen.DTLS == "" {
 		return nil, configErrorf("%s: listen has neither tls nor dtls", path)
 	}
+	var err error
+	if c.managed, err = readManaged(c.Admin.Rules); err != nil {
+		return nil, err
+	}
 	return c, c.Store.check(path)
 }
 
@@ -415,6 +423,7 @@ func readMAFConfig(path string) (*mafConfig, error) {
 	}
 	c.Status.resolve(path)
 	resolve(path, &c.Audit.File)
+	c.Admin.resolve(path)
 	for i := range c.MEFs {
 		resolveAll(path, c.MEFs[i].Anchors)
 		orDefault(&c.MEFs[i].Transport, overTLS)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -29,7 +30,7 @@ type check struct {
 
 // serveHealth opens the listener for metrics, liveness and readiness. It is the last that closes, so that readiness tells of
 // the drain.
-func (s *service) serveHealth(config metricsConfig, checks ...check) error {
+func (s *service) serveHealth(config metricsConfig) error {
 	address, err := loopback(config.Listen)
 	if err != nil {
 		return configErrorf("metrics.listen: %v", err)
@@ -40,7 +41,7 @@ func (s *service) serveHealth(config metricsConfig, checks ...check) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.set.Handler())
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.readiness(checks))
+	mux.HandleFunc("GET /readyz", s.readiness(s.checks))
 	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
 	s.closers = append(s.closers, server.Close)
 	s.tasks.Go(func() error {
@@ -111,14 +112,17 @@ func (i *identity) valid() check {
 	}}
 }
 
-// anchorTimes are when the first and the last of a function's trust anchors expire;
-// zero for a function that has none.
-type anchorTimes struct{ first, last time.Time }
+// anchorTimes are a function's trust anchors, and when the first and the last of
+// them expire; zero for a function that has none.
+type anchorTimes struct {
+	first, last time.Time
+	roots       []*x509.Certificate
+}
 
 func readAnchorTimes(files []string) (t anchorTimes, err error) {
 	slices.Sort(files)
-	roots, err := readCertificates(slices.Compact(files))
-	for _, root := range roots {
+	t.roots, err = readCertificates(slices.Compact(files))
+	for _, root := range t.roots {
 		if t.first.IsZero() || root.NotAfter.Before(t.first) {
 			t.first = root.NotAfter
 		}
@@ -161,16 +165,16 @@ func remembered(memory time.Duration, ask func(ctx context.Context) error) func(
 // watch tells the set what can be asked at any time, and serves it, if the
 // configuration says where.
 func (s *service) watch(config metricsConfig, anchors []string, more ...check) error {
-	if config.Listen == "" {
-		return nil
-	}
 	times, err := readAnchorTimes(anchors)
 	if err != nil {
 		return err
 	}
 	s.anchors.Store(&times)
+	s.checks = append([]check{s.running(), s.own.valid(), s.anchored()}, more...)
+	if config.Listen == "" {
+		return nil
+	}
 	s.set.WatchExpiry("identity", func() time.Time { return s.own.leaf().NotAfter })
 	s.set.WatchExpiry("anchor", func() time.Time { return s.anchors.Load().first })
-	checks := append([]check{s.running(), s.own.valid(), s.anchored()}, more...)
-	return s.serveHealth(config, checks...)
+	return s.serveHealth(config)
 }

@@ -91,13 +91,16 @@ type stamp struct {
 	size     int64
 }
 
-func (c identityConfig) stamps() (s [3]stamp) {
-	for n, file := range []string{c.Certificate, c.Key, c.Staple} {
-		if info, err := os.Stat(file); err == nil {
-			s[n] = stamp{info.ModTime(), info.Size()}
-		}
+func stampOf(file string) stamp {
+	info, err := os.Stat(file)
+	if err != nil {
+		return stamp{}
 	}
-	return s
+	return stamp{info.ModTime(), info.Size()}
+}
+
+func (c identityConfig) stamps() [3]stamp {
+	return [...]stamp{stampOf(c.Certificate), stampOf(c.Key), stampOf(c.Staple)}
 }
 
 // watch takes up what the files of the identity become, until ctx ends. What

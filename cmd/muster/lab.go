@@ -11,7 +11,7 @@ import (
 
 func newInitCommand() *cobra.Command {
 	var devices int
-	var mefPort, mafPort uint16
+	var mefPort, mafPort, adminPort uint16
 	var credential credentialKind
 	cmd := &cobra.Command{
 		Use:   "init DIR",
@@ -21,7 +21,7 @@ func newInitCommand() *cobra.Command {
 			if devices < 1 || devices > maxLabDevices {
 				return muster.Refuse(muster.CodeUsage, "--devices is from 1 to %d", maxLabDevices)
 			}
-			lab := &laboratory{Dir: args[0], Devices: devices, credential: credential, now: time.Now(), mefPort: mefPort, mafPort: mafPort}
+			lab := &laboratory{Dir: args[0], Devices: devices, credential: credential, now: time.Now(), mefPort: mefPort, mafPort: mafPort, adminPort: adminPort}
 			if err := lab.write(); err != nil {
 				return err
 			}
@@ -36,6 +36,7 @@ func newInitCommand() *cobra.Command {
 	}
 	credentialFlag(cmd, &credential)
 	cmd.Flags().IntVar(&devices, "devices", 1, "how many devices to make")
+	cmd.Flags().Uint16Var(&adminPort, "admin-port", labAdminPort, "the TCP port of the MEF's operators, that of the MAF's being one above; 0 for none")
 	cmd.Flags().Uint16Var(&mefPort, "mef-port", labMEFPort, "the MEF's port, TCP and UDP")
 	cmd.Flags().Uint16Var(&mafPort, "maf-port", labMAFPort, "the MAF's port, TCP and UDP")
 	return cmd

@@ -31,16 +31,19 @@ type laboratory struct {
 
 	credential       credentialKind // of the devices; zero is a certificate
 	mefPort, mafPort uint16         // each TCP and UDP; zero for those of a laboratory
+	adminPort        uint16         // of the MEF's operators, that of the MAF's being one above; zero for none
 }
 
 // Names and addresses of a laboratory.
 const (
-	labMEF      = "mef.lab.example"
-	labMAF      = "maf.lab.example"
-	labAdmin    = "admin.lab.example"
-	labMEFPort  = uint16(7443) // TCP and UDP
-	labMAFPort  = uint16(7684) // TCP and UDP
-	labValidity = 365 * 24 * time.Hour
+	labMEF       = "mef.lab.example"
+	labMAF       = "maf.lab.example"
+	labAdmin     = "admin.lab.example"
+	labOperator  = "operator.lab.example"
+	labMEFPort   = uint16(7443) // TCP and UDP
+	labMAFPort   = uint16(7684) // TCP and UDP
+	labAdminPort = uint16(7445)
+	labValidity  = 365 * 24 * time.Hour
 )
 
 // maxLabDevices bounds how many devices init makes, each with its key and files.
@@ -53,6 +56,14 @@ listen: {tls: "127.0.0.1:{{.MEFPort}}", dtls: "127.0.0.1:{{.MEFPort}}"}
 store: {path: mef.db, root_key: mef.root-key}
 status: {mode: soft, crls: [pki/operator-root-crl.pem, pki/device-root-crl.pem, pki/factory-crl.pem]}
 administrators: [{{.Admin}}]
+{{- if .AdminPort}}
+audit: {file: mef.audit}
+admin:
+  listen: "127.0.0.1:{{.AdminPort}}"
+  rules: mef.rules
+  clients:
+    - {certificate: {flavour: fqdn, name: {{.Operator}}}, anchors: [pki/operator-root.pem], role: admin}
+{{- end}}
 mafs:
   - {fqdn: {{.MAF}}, anchors: [pki/operator-root.pem]}
 instructions:
@@ -76,6 +87,13 @@ listen: {tls: "127.0.0.1:{{.MAFPort}}", dtls: "127.0.0.1:{{.MAFPort}}"}
 store: {path: maf.db, root_key: maf.root-key}
 status: {mode: hard, crls: [pki/operator-root-crl.pem]}
 administrators: [{{.Admin}}]
+{{- if .AdminPort}}
+audit: {file: maf.audit}
+admin:
+  listen: "127.0.0.1:{{.MAFAdminPort}}"
+  clients:
+    - {certificate: {flavour: fqdn, name: {{.Operator}}}, anchors: [pki/operator-root.pem], role: admin}
+{{- end}}
 mefs:
   - {fqdn: {{.MEF}}, address: "127.0.0.1:{{.MEFPort}}", anchors: [pki/operator-root.pem]}
 `
@@ -98,6 +116,9 @@ type labDevice struct{ File, ID, Name, KpmID string }
 
 type labNames struct {
 	MEF, MAF, Admin  string
+	Operator         string
+	AdminPort        uint16
+	MAFAdminPort     uint16
 	PSK              bool
 	MEFPort, MAFPort uint16
 	Devices          []labDevice
@@ -105,7 +126,7 @@ type labNames struct {
 }
 
 func (l *laboratory) names() labNames {
-	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, MEFPort: l.mefPort, MAFPort: l.mafPort, PSK: l.credential == byKey}
+	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, Operator: labOperator, AdminPort: l.adminPort, MAFAdminPort: l.adminPort + 1, MEFPort: l.mefPort, MAFPort: l.mafPort, PSK: l.credential == byKey}
 	orDefault(&names.MEFPort, labMEFPort)
 	orDefault(&names.MAFPort, labMAFPort)
 	for n := range l.Devices {
@@ -227,6 +248,7 @@ func (l *laboratory) writePKI(names labNames) error {
 		writeCertificates(l.path("pki", "device-root.pem"), devices.certificate),
 		l.writeLeaf(operator, "mef", validity, muster.FlavourFQDN, names.MEF, cert.UsageServer),
 		l.writeLeaf(operator, "maf", validity, muster.FlavourFQDN, names.MAF, cert.UsageServer, cert.UsageClient),
+		l.writeLeaf(operator, "operator", validity, muster.FlavourFQDN, names.Operator, cert.UsageClient),
 		l.writeCRL(operator, "operator-root", validity),
 		l.writeCRL(devices, "device-root", validity),
 		l.writeCRL(factory, "factory", validity),

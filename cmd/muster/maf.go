@@ -128,11 +128,8 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
-	if s.trail, err = config.Audit.open(config.FQDN, log); err != nil {
+	if err := s.openTrail(config.Audit, config.Admin, config.FQDN); err != nil {
 		return nil, errors.Join(err, s.stop())
-	}
-	if s.trail != nil {
-		s.closers = append(s.closers, s.trail.close)
 	}
 	assemble := func(config *mafConfig) (role, *mefClients, error) {
 		function, mefs, err := newMAF(config, store, identity.get, status, set, tracer)
@@ -159,6 +156,9 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 	}
 	if err == nil {
 		err = s.watch(config.Metrics, config.anchorFiles(), storeAnswers(store), check{"mef", remembered(reachMemory, func(ctx context.Context) error { return mefs.Load().reach(ctx) })})
+	}
+	if err == nil {
+		err = s.serveAdmin(config.Admin, config.Profile, mafSources(s, config, store))
 	}
 	if err != nil {
 		_ = s.stop()

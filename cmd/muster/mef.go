@@ -111,7 +111,7 @@ func mefRules(config *mefConfig, status *statusSource) (rules mef.Rules, err err
 		}
 		rules.Verdicts = append(rules.Verdicts, verdict)
 	}
-	return rules, nil
+	return rules, addManaged(&rules, config.managed, anchors, status)
 }
 
 func (c instructionConfig) read(anchors anchorCache) (mef.Instruction, error) {
@@ -182,11 +182,8 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
-	if s.trail, err = config.Audit.open(config.FQDN, log); err != nil {
+	if err := s.openTrail(config.Audit, config.Admin, config.FQDN); err != nil {
 		return nil, errors.Join(err, s.stop())
-	}
-	if s.trail != nil {
-		s.closers = append(s.closers, s.trail.close)
 	}
 	assemble := func(config *mefConfig) (role, error) {
 		function, err := newMEF(config, store, status)
@@ -198,21 +195,27 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	first, err := assemble(config)
 	if err == nil {
 		slot := newSlot(first)
-		s.renew = func() (*renewal, error) { return renewMEF(config, assemble, slot) }
+		keeper := &ruleKeeper{service: s, assemble: assemble, slot: slot}
+		if err = keeper.put(config); err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
+		s.rules = keeper
+		s.renew = func() (*renewal, error) { return renewMEF(config, assemble, slot, keeper) }
 		role := slot.role().audited(s.trail).measured(set).traced(tracer).awkwardly(config.awkward, log)
 		role.refusals = newRefusalLog(config.Store.besideStore(config.file, refusalsSuffix), config.file)
 		if err = s.listen(config.FQDN, config.Listen, config.Handshake, identity.get, role); err == nil {
-			err = s.serveAdmin(config.Admin, config.Profile, role.refusals)
+			err = s.watch(config.Metrics, config.anchorFiles(), storeAnswers(store))
 		}
-	}
-	if err == nil {
-		err = s.watch(config.Metrics, config.anchorFiles(), storeAnswers(store))
+		if err == nil {
+			err = s.serveAdmin(config.Admin, config.Profile, mefSources(s, config, store, keeper, role.refusals))
+		}
 	}
 	if err != nil {
 		_ = s.stop()
 		return nil, err
 	}
 	s.watchIdentity()
+	s.watchRules()
 	s.sweepEvery(sweepInterval, func(ctx context.Context, now time.Time, limit int) (int, error) {
 		return store.Sweep(ctx, now, config.FetchWindow, tombstoneGrace, limit)
 	})
@@ -228,7 +231,8 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 
 func mefRole(function *mef.Function, log *slog.Logger, seen observer, trail *trail) role {
 	return role{
-		verify: function.VerifyPeer,
+		verify:  function.VerifyPeer,
+		explain: func(raw [][]byte, now time.Time) explanation { return explain(function, raw, now) },
 		psk: func(ctx context.Context, identity string) ([]byte, error) {
 			kpm, err := function.PSK(ctx, identity, time.Now())
 			if err != nil {

@@ -33,7 +33,7 @@ func TestQuickstart(t *testing.T) {
 	}
 	for _, change := range [][2]string{
 		{"go build -o muster ./cmd/muster\n", ""},
-		{"./muster init lab ", fmt.Sprintf("./muster init lab --mef-port %d --maf-port %d ", ports[0], ports[1])},
+		{"./muster init lab ", fmt.Sprintf("./muster init lab --mef-port %d --maf-port %d --admin-port 0 ", ports[0], ports[1])},
 	} {
 		if !strings.Contains(script.String(), change[0]) {
 			t.Fatalf("the page has no %q", change[0])

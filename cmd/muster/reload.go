@@ -56,9 +56,10 @@ func (s *slot) role() role {
 type renewal struct {
 	identity identityConfig
 	anchors  []string // files
-	commit   func()   // puts it in the place of the one before
-	restart  bool     // something has changed that takes effect at the next start
-	counts   []any    // for the log
+	admin    adminConfig
+	commit   func() error // puts it in the place of the one before
+	restart  bool         // something has changed that takes effect at the next start
+	counts   []any        // for the log
 }
 
 // leastHeap is what a function holds, in octets, so that the collector runs when
@@ -119,10 +120,17 @@ func (s *service) renewAll() error {
 	if err != nil {
 		return err
 	}
+	operators, err := next.admin.read(s.status)
+	if err != nil {
+		return err
+	}
 	if err := s.trail.write(s.base, audit.Entry{Kind: audit.KindRules, Who: "configuration file", What: fmt.Sprint(next.counts...)}); err != nil {
 		return err
 	}
-	next.commit()
+	if err := next.commit(); err != nil {
+		return err
+	}
+	s.operators.Store(&operators)
 	s.anchors.Store(&anchors)
 	changed := !certificate.Leaf.Equal(s.own.leaf())
 	s.own.put(next.identity, certificate)
@@ -131,13 +139,13 @@ func (s *service) renewAll() error {
 		logIdentity(s.log, certificate)
 	}
 	if next.restart {
-		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing, audit, admin or fetch_timeout")
+		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing, audit, admin.listen, admin.rules or fetch_timeout")
 	}
 	return nil
 }
 
 // renewMEF reads the configuration of a MEF again.
-func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot *slot) (*renewal, error) {
+func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot *slot, keeper *ruleKeeper) (*renewal, error) {
 	config, err := readMEFConfig(running.file)
 	if err != nil {
 		return nil, err
@@ -150,7 +158,11 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 		return nil, err
 	}
 	return &renewal{
-		identity: config.Identity, anchors: config.anchorFiles(), commit: func() { slot.current.Store(&role) },
+		identity: config.Identity, anchors: config.anchorFiles(), admin: config.Admin,
+		commit: func() error {
+			slot.current.Store(&role)
+			return keeper.put(config)
+		},
 		restart: !reflect.DeepEqual(config.fixed(), running.fixed()),
 		counts:  []any{"instructions", len(config.Instructions), "mafs", len(config.MAFs), "verdicts", len(config.Verdicts)},
 	}, nil
@@ -158,7 +170,7 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 
 // fixed returns what takes effect at a start only.
 func (c *mefConfig) fixed() mefConfig {
-	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit, Admin: c.Admin}
+	return mefConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit, Admin: c.Admin.fixed()}
 }
 
 // renewMAF reads the configuration of a MAF again. The time for a fetch stays: a
@@ -178,10 +190,11 @@ func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, 
 		return nil, err
 	}
 	return &renewal{
-		identity: config.Identity, anchors: config.anchorFiles(), restart: restart,
-		commit: func() {
+		identity: config.Identity, anchors: config.anchorFiles(), admin: config.Admin, restart: restart,
+		commit: func() error {
 			slot.current.Store(&role)
 			_ = mefs.Swap(clients).close()
+			return nil
 		},
 		counts: []any{"mefs", len(config.MEFs), "clients", len(config.Clients), "stakeholders", len(config.Stakeholders)},
 	}, nil
@@ -190,7 +203,7 @@ func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, 
 // fixed returns what takes effect at a start only. Whether there are clients with
 // certificates decides which handshakes the listeners know.
 func (c *mafConfig) fixed() mafConfig {
-	fixed := mafConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit, FetchTimeout: c.FetchTimeout}
+	fixed := mafConfig{Listen: c.Listen, Store: c.Store, Handshake: c.Handshake, Status: c.Status, Metrics: c.Metrics, Tracing: c.Tracing, Audit: c.Audit, Admin: c.Admin.fixed(), FetchTimeout: c.FetchTimeout}
 	if len(c.Clients) > 0 {
 		fixed.Clients = []clientConfig{}
 	}

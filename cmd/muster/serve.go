@@ -17,6 +17,7 @@ import (
 	"muster/binding/awkward"
 	"muster/binding/coap"
 	"muster/binding/websocket"
+	"muster/console"
 	"muster/handshake"
 	"muster/handshake/dtls12"
 	"muster/maf"
@@ -41,11 +42,15 @@ type service struct {
 	renew     func() (*renewal, error)
 	own       *identity
 	set       *metrics.Set // nil without metrics
-	trail     *trail       // nil without an audit log
+	trail     *trail       // nil without an audit log and operators
 	reloading sync.Mutex
 	status    *statusSource
 	health    net.Listener // nil without metrics
 	admin     net.Listener // nil without operators
+	rules     *ruleKeeper  // nil for a MAF
+	operators atomic.Pointer[[]console.Client]
+	started   time.Time
+	checks    []check // of readiness
 	anchors   atomic.Pointer[anchorTimes]
 	draining  atomic.Bool
 
@@ -55,7 +60,7 @@ type service struct {
 }
 
 func newService(log *slog.Logger) *service {
-	s := &service{log: log, turns: newTurnstile(turnsOfMachine())}
+	s := &service{log: log, turns: newTurnstile(turnsOfMachine()), started: time.Now()}
 	s.base, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -68,10 +73,11 @@ type role struct {
 	established func(ctx context.Context, s *muster.Session) error
 	handler     primitive.Handler
 	fetch       binding.FetchFunc
-	set         *metrics.Set    // may be nil
-	tracer      *tracing.Tracer // may be nil
-	refusals    *refusalLog     // of what verify refuses; may be nil
-	awkward     *awkward.Mode   // nil but for tests of clients
+	explain     func(raw [][]byte, now time.Time) explanation // of a MEF
+	set         *metrics.Set                                  // may be nil
+	tracer      *tracing.Tracer                               // may be nil
+	refusals    *refusalLog                                   // of what verify refuses; may be nil
+	awkward     *awkward.Mode                                 // nil but for tests of clients
 }
 
 // listen opens the sockets that the configuration names.

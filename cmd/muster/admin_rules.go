@@ -1,0 +1,361 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"muster"
+	"muster/audit"
+	"muster/console"
+	"muster/mef"
+	"muster/revocation"
+)
+
+// A ruleKeeper keeps the rules that operators give beside those of the
+// configuration, in a file of their own. It implements console.RuleKeeper.
+type ruleKeeper struct {
+	service  *service
+	assemble func(*mefConfig) (role, error)
+	slot     *slot
+
+	// service.reloading guards what is not below mu; anchors are set within Edit only.
+	running mefConfig
+	anchors anchorCache
+
+	mu         sync.Mutex
+	configured console.Rules // guarded by mu
+	managed    console.Rules // guarded by mu
+}
+
+// readManaged reads the file of the operators' rules. One that does not exist yet
+// has none.
+func readManaged(path string) (rules console.Rules, err error) {
+	if path == "" {
+		return rules, nil
+	}
+	octets, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rules, nil
+	} else if err != nil {
+		return rules, configErrorf("admin.rules: %v", err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(octets))
+	decoder.DisallowUnknownFields()
+	err = decoder.Decode(&rules)
+	if err == nil {
+		if _, more := decoder.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the rules")
+		}
+	}
+	if err != nil {
+		return rules, configErrorf("admin.rules: %s: %v", path, err)
+	}
+	return rules, nil
+}
+
+// addManaged adds the operators' rules to those of the configuration. The anchors
+// are known by their digests.
+func addManaged(rules *mef.Rules, managed console.Rules, anchors anchorCache, status *statusSource) error {
+	if err := anchors.addManaged(managed.Anchors); err != nil {
+		return err
+	}
+	for _, in := range managed.Instructions {
+		config, err := instructionOf(in)
+		if err != nil {
+			return configErrorf("instruction %s: %v", in.ID, err)
+		}
+		instruction, err := config.read(anchors)
+		if err != nil {
+			return configErrorf("instruction %s: %v", in.ID, err)
+		}
+		instruction.Status = status.question(config.Status)
+		rules.Instructions = append(rules.Instructions, instruction)
+	}
+	for _, v := range managed.Verdicts {
+		config, err := verdictOf(v)
+		if err != nil {
+			return configErrorf("verdict %s: %v", v.ID, err)
+		}
+		verdict, err := config.read()
+		if err != nil {
+			return configErrorf("verdict %s: %v", v.ID, err)
+		}
+		rules.Verdicts = append(rules.Verdicts, verdict)
+	}
+	return nil
+}
+
+// addManaged makes anchors known by their digests, beside those that were read
+// from files.
+func (c anchorCache) addManaged(managed []console.Anchor) error {
+	for _, roots := range c {
+		for _, root := range roots {
+			c[muster.DigestOf(root.Raw).String()] = []*x509.Certificate{root}
+		}
+	}
+	for _, a := range managed {
+		block, _ := pem.Decode([]byte(a.PEM))
+		if block == nil {
+			return configErrorf("the anchor %s is not in PEM", a.ID)
+		}
+		root, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || muster.DigestOf(root.Raw).String() != a.ID {
+			return configErrorf("the anchor %s is another certificate, or none", a.ID)
+		}
+		c[a.ID] = []*x509.Certificate{root}
+	}
+	return nil
+}
+
+// instructionOf returns an operators' instruction as a configuration would have it,
+// with the digests of its anchors for their files.
+func instructionOf(in console.Instruction) (c instructionConfig, err error) {
+	c.Anchors, c.Template = in.Anchors, in.Template
+	c.Certificate = certificateConfig{Flavour: muster.Flavour(in.Flavour), Name: in.Name, Pattern: in.Pattern}
+	for _, text := range in.KpmIDs {
+		id, err := muster.ParseKpmID(text)
+		if err != nil {
+			return c, err
+		}
+		c.KpmIDs = append(c.KpmIDs, id)
+	}
+	for _, text := range in.Targets {
+		target, err := muster.ParseFQDN(text)
+		if err != nil {
+			return c, err
+		}
+		c.Targets = append(c.Targets, target)
+	}
+	if in.EnroleeID != "" {
+		if c.EnroleeID, err = muster.ParseEnroleeID(in.EnroleeID); err != nil {
+			return c, err
+		}
+	}
+	if in.Status != "" {
+		c.Status = new(revocation.Mode)
+		if err := c.Status.UnmarshalText([]byte(in.Status)); err != nil {
+			return c, err
+		}
+	}
+	c.Lifetime, err = time.ParseDuration(in.Lifetime)
+	return c, err
+}
+
+// shownInstruction is the reverse, for the instructions of a configuration.
+func shownInstruction(c instructionConfig, roots []*x509.Certificate) console.Instruction {
+	in := console.Instruction{
+		Origin: console.FromConfiguration, Flavour: string(c.Certificate.Flavour), Name: c.Certificate.Name, Pattern: c.Certificate.Pattern,
+		EnroleeID: c.EnroleeID.String(), Template: c.Template, Lifetime: c.Lifetime.String(),
+	}
+	for _, root := range roots {
+		in.Anchors = append(in.Anchors, muster.DigestOf(root.Raw).String())
+	}
+	for _, id := range c.KpmIDs {
+		in.KpmIDs = append(in.KpmIDs, id.String())
+	}
+	for _, target := range c.Targets {
+		in.Targets = append(in.Targets, target.String())
+	}
+	if c.Status != nil {
+		in.Status = c.Status.String()
+	}
+	return in.Identified()
+}
+
+func verdictOf(v console.Verdict) (c verdictConfig, err error) {
+	c = verdictConfig{Certificate: certificateConfig{Flavour: muster.Flavour(v.Flavour), Name: v.Name}, Digest: v.Digest, Reason: v.Reason}
+	if v.Before != nil {
+		c.Before = *v.Before
+	}
+	if v.EnroleeID != "" {
+		if c.EnroleeID, err = muster.ParseEnroleeID(v.EnroleeID); err != nil {
+			return c, err
+		}
+	}
+	return c, c.Verdict.UnmarshalText([]byte(v.Verdict))
+}
+
+func shownVerdict(c verdictConfig) console.Verdict {
+	v := console.Verdict{
+		Origin: console.FromConfiguration, Verdict: string(c.Verdict), EnroleeID: c.EnroleeID.String(),
+		Flavour: string(c.Certificate.Flavour), Name: c.Certificate.Name, Digest: c.Digest, Reason: c.Reason,
+	}
+	if !c.Before.IsZero() {
+		v.Before = &c.Before
+	}
+	return v.Identified()
+}
+
+// shownRules returns the rules of a configuration as operators see them.
+func shownRules(c *mefConfig) (rules console.Rules, err error) {
+	anchors := anchorCache{}
+	seen := map[string]bool{}
+	for _, in := range c.Instructions {
+		roots, err := anchors.read(in.Anchors)
+		if err != nil {
+			return rules, err
+		}
+		rules.Instructions = append(rules.Instructions, shownInstruction(in, roots))
+		for _, root := range roots {
+			anchor := console.NewAnchor(root)
+			anchor.Origin = console.FromConfiguration
+			if !seen[anchor.ID] {
+				rules.Anchors = append(rules.Anchors, anchor)
+			}
+			seen[anchor.ID] = true
+		}
+	}
+	for _, v := range c.Verdicts {
+		rules.Verdicts = append(rules.Verdicts, shownVerdict(v))
+	}
+	return rules, nil
+}
+
+// put makes the keeper show the rules of a configuration that has taken effect.
+func (k *ruleKeeper) put(config *mefConfig) error {
+	configured, err := shownRules(config)
+	if err != nil {
+		return err
+	}
+	k.running = *config
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.configured, k.managed = configured, config.managed
+	return nil
+}
+
+// Rules implements console.RuleKeeper, as do Edit and Check.
+func (k *ruleKeeper) Rules(context.Context) (configured, managed console.Rules, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.configured, k.managed, nil
+}
+
+// Edit begins with what the file has, so that processes can share it, one of which
+// is asked for changes.
+func (k *ruleKeeper) Edit(ctx context.Context, act console.Act, try bool, edit func(configured console.Rules, managed *console.Rules) error) error {
+	k.service.reloading.Lock()
+	defer k.service.reloading.Unlock()
+	if k.running.Admin.Rules == "" {
+		return muster.Refuse(muster.CodeRequestNotAllowed, "the configuration has no admin.rules, the file in which rules of operators are kept")
+	}
+	next := k.running
+	var err error
+	if next.managed, err = readManaged(next.Admin.Rules); err != nil {
+		return err
+	}
+	if k.anchors, err = next.anchorsByDigest(); err != nil {
+		return err
+	}
+	configured, _, _ := k.Rules(ctx)
+	next.managed = console.Rules{
+		Anchors: slices.Clone(next.managed.Anchors), Instructions: slices.Clone(next.managed.Instructions), Verdicts: slices.Clone(next.managed.Verdicts),
+	}
+	if err := edit(configured, &next.managed); err != nil {
+		return err
+	}
+	role, err := k.assemble(&next)
+	if err != nil || try {
+		return err
+	}
+	octets, err := json.MarshalIndent(next.managed, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := k.service.trail.write(ctx, audit.Entry{Kind: audit.KindAdmin, Who: act.Who, What: act.What}); err != nil {
+		return err
+	}
+	if err := replaceFile(next.Admin.Rules, append(octets, '\n'), 0o600); err != nil {
+		return muster.Refuse(muster.CodeStoreFailed, "admin.rules: %w", err)
+	}
+	k.slot.current.Store(&role)
+	return k.put(&next)
+}
+
+// Check implements console.RuleKeeper. It is called within Edit.
+func (k *ruleKeeper) Check(in console.Instruction) error {
+	config, err := instructionOf(in)
+	if err != nil {
+		return muster.Refuse(muster.CodeConfiguration, "%w", err)
+	}
+	instruction, err := config.read(k.anchors)
+	if err == nil {
+		err = instruction.Check()
+	}
+	if err != nil {
+		return muster.Refuse(muster.CodeConfiguration, "%w", err)
+	}
+	return nil
+}
+
+// anchorsByDigest returns all roots that operators can pin.
+func (c *mefConfig) anchorsByDigest() (anchorCache, error) {
+	anchors := anchorCache{}
+	for _, in := range c.Instructions {
+		if _, err := anchors.read(in.Anchors); err != nil {
+			return nil, err
+		}
+	}
+	return anchors, anchors.addManaged(c.managed.Anchors)
+}
+
+// watchRules has the service take up what another process makes of the file of the
+// operators' rules, until it stops.
+func (s *service) watchRules() {
+	if path := s.rules.running.Admin.Rules; path != "" {
+		s.tasks.Go(func() error {
+			s.rules.follow(s.base, path, identityPoll)
+			return nil
+		})
+	}
+}
+
+// follow takes up what another process makes of the file, until ctx ends.
+func (k *ruleKeeper) follow(ctx context.Context, path string, every time.Duration) {
+	known := stampOf(path)
+	for sleep(ctx, every) == nil {
+		if now := stampOf(path); now != known {
+			known = now
+			k.refresh()
+		}
+	}
+}
+
+// refresh puts the rules of the file in place, if they are others.
+func (k *ruleKeeper) refresh() {
+	k.service.reloading.Lock()
+	defer k.service.reloading.Unlock()
+	next := k.running
+	var err error
+	if next.managed, err = readManaged(next.Admin.Rules); err == nil {
+		if same, _ := json.Marshal(k.running.managed); bytes.Equal(same, mustMarshal(next.managed)) {
+			return
+		}
+		var r role
+		if r, err = k.assemble(&next); err == nil {
+			if err = k.service.trail.write(context.Background(), audit.Entry{Kind: audit.KindRules, Who: "rules of operators"}); err == nil {
+				k.slot.current.Store(&r)
+				err = k.put(&next)
+			}
+		}
+	}
+	k.service.set.Reloaded("rules", err)
+	if err != nil {
+		logRefusal(k.service.log, "rules of operators refused, the old ones stay", err)
+	}
+}
+
+func mustMarshal(rules console.Rules) []byte {
+	text, _ := json.Marshal(rules) // of texts and times: never fails
+	return text
+}
