@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -64,11 +65,14 @@ func (s *Server) once(r *http.Request, who caller, key string, at route) (reply,
 			return reply{}, r.Context().Err()
 		}
 	}
+	entry.err = errors.New("the request did not end") // but for a panic
+	defer func() {
+		if entry.err != nil {
+			s.memory.forget(id)
+		}
+		close(entry.done)
+	}()
 	entry.answer, entry.err = s.perform(r, who, at)
-	if entry.err != nil {
-		s.memory.forget(id)
-	}
-	close(entry.done)
 	return entry.answer, entry.err
 }
 

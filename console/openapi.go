@@ -58,6 +58,9 @@ func (r route) operation(schemas object) object {
 	}
 	switch r.method {
 	case "POST":
+		if r.secret {
+			break
+		}
 		add("header", "Idempotency-Key", "makes a repeated request have no further consequence, for a day", object{"type": "string", "maxLength": maxIdempotency})
 	case "PUT", "DELETE":
 		add("header", "If-Match", "entity tag of the resource as it is thought to be", text)

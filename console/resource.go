@@ -36,6 +36,7 @@ type Sources struct {
 	Overview      func(ctx context.Context) (Overview, error)
 	Enrolments    List[Enrolment]
 	Credentials   List[Credential]
+	Kpms          List[Kpm]
 	Registrations List[Registration]
 	Keys          List[Key]
 	Commands      List[Command]
@@ -148,6 +149,16 @@ type Credential struct {
 	Created    time.Time `json:"created"`
 	Expires    time.Time `json:"expires"`
 	KeIDUntil  time.Time `json:"ke_id_until"`
+}
+
+// A Kpm is a pre-provisioned key of a MEF, without its value.
+type Kpm struct {
+	KpmID      string     `json:"kpm_id"`
+	EnroleeID  string     `json:"enrolee_id"`
+	Generation int64      `json:"generation"`
+	State      string     `json:"state"`
+	Created    time.Time  `json:"created"`
+	Until      *time.Time `json:"until,omitempty"`
 }
 
 // A Registration is a client's registration with an administrating stakeholder.

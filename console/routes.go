@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"muster"
 )
@@ -20,6 +22,7 @@ type route struct {
 	query        []string // parameters beside after and limit
 	body, answer any      // zero values of what is sent; nil for nothing
 	list         bool     // the answer is a page
+	secret       bool     // the answer is not remembered for Idempotency-Key
 	has          func(*Sources) bool
 	serve        func(s *Server, who caller, r *http.Request) (any, error)
 	stream       func(s *Server, who caller, w http.ResponseWriter, r *http.Request) error
@@ -51,11 +54,12 @@ func routes() []route {
 		{method: "GET", path: "/v1/overview", does: "Tell the state of the function", access: lookingAt, answer: Overview{}, has: func(s *Sources) bool { return s.Overview != nil },
 			serve: func(s *Server, _ caller, r *http.Request) (any, error) { return s.config.Overview(r.Context()) }},
 		{method: "GET", path: "/v1/events", does: "Follow what happens, as server-sent events", access: lookingAt, has: func(s *Sources) bool { return s.Events != nil }, stream: (*Server).events},
-		{method: "POST", path: "/v1/tokens", does: "Issue a token that bears the caller's rights, or fewer", access: looking, body: TokenOrder{}, answer: Token{}, serve: bodied((*Server).issueToken)},
+		{method: "POST", path: "/v1/tokens", does: "Issue a token that bears the caller's rights, or fewer", access: looking, body: TokenOrder{}, answer: Token{}, secret: true, serve: bodied((*Server).issueToken)},
 		{method: "POST", path: "/v1/reload", does: "Read the configuration again", access: governing, answer: liveness{}, has: func(s *Sources) bool { return s.Reload != nil }, serve: (*Server).reload},
 	},
 		listing("/v1/enrolments", "List enrolments by Enrolee, each for each of its targets", looking, func(s *Sources) List[Enrolment] { return s.Enrolments }, "ke_id", "enrolee"),
 		listing("/v1/credentials", "List Master Credentials by Enrolee", looking, func(s *Sources) List[Credential] { return s.Credentials }, "ke_id", "km_id", "enrolee"),
+		listing("/v1/kpms", "List pre-provisioned keys by Enrolee, without their values", looking, func(s *Sources) List[Kpm] { return s.Kpms }, "enrolee"),
 		listing("/v1/registrations", "List client registrations", looking, func(s *Sources) List[Registration] { return s.Registrations }, "client", "stakeholder"),
 		listing("/v1/keys", "List registered keys by source, without their values", looking, func(s *Sources) List[Key] { return s.Keys }, "source"),
 		listing("/v1/commands", "List the commands of a client", looking, func(s *Sources) List[Command] { return s.Commands }, "enrolee", "stakeholder"),
@@ -174,6 +178,8 @@ func queryOf(r *http.Request, filters ...string) (Query, error) {
 	q := Query{Limit: defaultLimit, Filter: map[string]string{}}
 	for name, values := range r.URL.Query() {
 		switch {
+		case !utf8.ValidString(strings.Join(values, "")) || strings.ContainsRune(strings.Join(values, ""), 0):
+			return q, muster.Refuse(muster.CodeRequestMalformed, "the parameter %q is not text", name)
 		case len(values) != 1:
 			return q, muster.Refuse(muster.CodeRequestMalformed, "the parameter %q stands more than once", name)
 		case name == "after":

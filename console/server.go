@@ -95,7 +95,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, at route) {
 		return
 	}
 	var answer reply
-	if key := r.Header.Get("Idempotency-Key"); key != "" && at.method == http.MethodPost {
+	if key := r.Header.Get("Idempotency-Key"); key != "" && at.method == http.MethodPost && !at.secret {
 		answer, err = s.once(r, who, key, at)
 	} else {
 		answer, err = s.perform(r, who, at)

@@ -89,7 +89,7 @@ func TestPages(t *testing.T) {
 		if seen != 5 {
 			t.Errorf("%s: the pages have %d items", r.path, seen)
 		}
-		for _, query := range []string{"limit=0", "limit=501", "limit=x", "limit=1&limit=2", "limit", "after=nothing", "Limit=1", "x=%00"} {
+		for _, query := range []string{"limit=0", "limit=501", "limit=x", "limit=1&limit=2", "limit", "after=nothing", "Limit=1", "x=%00", "after=%00", "after=%ff"} {
 			w.want("admin", http.MethodGet, r.path+"?"+query, nil, http.StatusBadRequest, muster.CodeRequestMalformed)
 		}
 	}
@@ -140,6 +140,11 @@ func TestTokens(t *testing.T) {
 	w.want("operator", http.MethodPost, "/v1/tokens", TokenOrder{Role: RoleAuditor}, http.StatusForbidden, muster.CodeRequestNotAllowed)
 	for _, order := range []any{TokenOrder{Seconds: 3601}, TokenOrder{Seconds: -1}, `{"role":"root"}`, `{"rolle":"admin"}`, `{} {}`, ``} {
 		w.want("admin", http.MethodPost, "/v1/tokens", order, http.StatusBadRequest, muster.CodeRequestMalformed)
+	}
+	repeated := request{identity: w.as("viewer"), method: http.MethodPost, path: "/v1/tokens", body: "{}", header: http.Header{"Idempotency-Key": {"k"}}}
+	_, first := w.send(repeated)
+	if _, second := w.send(repeated); bytes.Equal(first, second) || len(w.server.memory.kept) != 0 {
+		t.Error("a secret is remembered")
 	}
 	w.mu.Lock()
 	w.unlisted = RoleAuditor

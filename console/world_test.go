@@ -120,6 +120,7 @@ func (w *world) sources() Sources {
 		Credentials: five(func(_ int, id string) Credential {
 			return Credential{KeID: id, Created: at, Expires: at, KeIDUntil: at}
 		}),
+		Kpms: five(func(_ int, id string) Kpm { return Kpm{KpmID: id, Created: at} }),
 		Registrations: five(func(_ int, id string) Registration {
 			return Registration{ID: id, Labels: []string{"a"}, Created: at, Modified: at, Expires: at}
 		}),

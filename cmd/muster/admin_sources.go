@@ -48,6 +48,9 @@ func mefSources(s *service, config *mefConfig, store database, rules *ruleKeeper
 	sources.Enrolments = func(ctx context.Context, q console.Query) (console.Page[console.Enrolment], error) {
 		return listEnrolments(ctx, store, q)
 	}
+	sources.Kpms = func(ctx context.Context, q console.Query) (console.Page[console.Kpm], error) {
+		return listKpms(ctx, store, q)
+	}
 	sources.Commands = func(ctx context.Context, q console.Query) (console.Page[console.Command], error) {
 		return listCommands(ctx, store, config.FQDN, q)
 	}
@@ -181,18 +184,40 @@ func listEnrolments(ctx context.Context, store mef.Register, q console.Query) (p
 	return listing(q, func(limit int) ([]mef.EnrolmentRecord, error) {
 		return store.Enrolments(ctx, mef.EnrolmentQuery{KeID: id, EnroleePrefix: prefix, After: after, Limit: limit})
 	}, func(r mef.EnrolmentRecord) console.Enrolment {
-		e := console.Enrolment{
+		return console.Enrolment{
 			KeID: r.KeID.String(), EnroleeID: r.EnroleeID.String(), Generation: r.Generation, MAF: r.MAF.String(), State: string(r.State),
-			Certificate: r.Certificate.String(), Created: r.Created.UTC(), Expires: r.Expires.UTC(), Fetches: r.Fetches,
+			Certificate: r.Certificate.String(), Created: r.Created.UTC(), Expires: r.Expires.UTC(), Fetched: moment(r.FetchedAt), Fetches: r.Fetches,
 		}
-		if !r.FetchedAt.IsZero() {
-			fetched := r.FetchedAt.UTC()
-			e.Fetched = &fetched
-		}
-		return e
 	}, func(r mef.EnrolmentRecord) string {
 		return cursor(mef.EnrolmentPosition{EnroleeID: r.EnroleeID.String(), Generation: r.Generation, MAF: r.MAF.String()})
 	})
+}
+
+func listKpms(ctx context.Context, store mef.KpmRegister, q console.Query) (page console.Page[console.Kpm], err error) {
+	prefix, ok := inScope(q.Scope, q.Filter["enrolee"])
+	if !ok {
+		return page, nil
+	}
+	after, err := position[mef.KpmPosition](q.After)
+	if err != nil {
+		return page, err
+	}
+	return listing(q, func(limit int) ([]mef.KpmRecord, error) {
+		return store.Kpms(ctx, mef.KpmQuery{EnroleePrefix: prefix, After: after, Limit: limit})
+	}, func(r mef.KpmRecord) console.Kpm {
+		return console.Kpm{KpmID: r.KpmID.String(), EnroleeID: r.EnroleeID.String(), Generation: r.Generation, State: string(r.State), Created: r.Created.UTC(), Until: moment(r.Until)}
+	}, func(r mef.KpmRecord) string {
+		return cursor(mef.KpmPosition{EnroleeID: r.EnroleeID.String(), Generation: r.Generation})
+	})
+}
+
+// moment is a time that may be zero.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 func listCredentials(ctx context.Context, store maf.Register, q console.Query) (page console.Page[console.Credential], err error) {

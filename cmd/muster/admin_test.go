@@ -127,7 +127,7 @@ func TestOperatorGovernsEnrolments(t *testing.T) {
 	if overview.Totals["enrolled"] != 1 || overview.Totals["refused/name-unknown"] == 0 || overview.Minutes[59].Enrolled+overview.Minutes[58].Enrolled != 1 || len(overview.Certificates) == 0 {
 		t.Errorf("the overview is %+v", overview)
 	}
-	for _, path := range []string{"/v1/registrations", "/v1/keys", "/v1/audit", "/v1/audit?order=newest", "/v1/instructions", "/v1/verdicts", "/v1/commands?enrolee=" + in.EnroleeID + "&stakeholder=" + labAdmin} {
+	for _, path := range []string{"/v1/registrations", "/v1/kpms", "/v1/keys", "/v1/audit", "/v1/audit?order=newest", "/v1/instructions", "/v1/verdicts", "/v1/commands?enrolee=" + in.EnroleeID + "&stakeholder=" + labAdmin} {
 		o.ok(http.MethodGet, path, nil, nil)
 	}
 	order := console.CommandOrder{ID: "1", Stakeholder: labAdmin, EnroleeID: in.EnroleeID, Command: []string{"device", "1:coap://" + labMEF}}
