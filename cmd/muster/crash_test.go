@@ -16,17 +16,17 @@ import (
 	"muster"
 )
 
-// A process is "muster mef" in a process of its own.
+// A process is a function of muster in a process of its own.
 type process struct {
 	cmd       *exec.Cmd
-	addresses listenConfig
-	drained   chan struct{} // closed at the end of its log
+	addresses map[string]string // at which it listens, by transport: tls, dtls, http or admin
+	drained   chan struct{}     // closed at the end of its log
 }
 
-// startProcess runs muster mef on the store of a world, and waits until it listens.
-func (w *world) startProcess(t testing.TB) *process {
+// startFunction runs a function and waits until it has opened so many listeners.
+func startFunction(t testing.TB, function, config string, listeners int) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command("muster", "mef", "--config", w.lab.path("mef.yaml")), drained: make(chan struct{})}
+	p := &process{cmd: exec.Command("muster", function, "--config", config), addresses: map[string]string{}, drained: make(chan struct{})}
 	stderr, err := p.cmd.StderrPipe()
 	must(t, err)
 	must(t, p.cmd.Start())
@@ -35,26 +35,26 @@ func (w *world) startProcess(t testing.TB) *process {
 		_ = p.cmd.Wait()
 	})
 	decoder := json.NewDecoder(stderr)
-	for p.addresses.TLS == "" || p.addresses.DTLS == "" {
-		var line struct {
-			Msg       string
-			Transport transport
-			Address   string
-		}
+	for len(p.addresses) < listeners {
+		var line struct{ Msg, Transport, Address string }
 		must(t, decoder.Decode(&line))
-		switch {
-		case line.Msg == "listening" && line.Transport == overTLS:
-			p.addresses.TLS = line.Address
-		case line.Msg == "listening":
-			p.addresses.DTLS = line.Address
+		if line.Msg == "listening" {
+			p.addresses[line.Transport] = line.Address
 		}
 	}
 	go func() {
 		defer close(p.drained)
 		_, _ = io.Copy(io.Discard, stderr)
 	}()
-	w.mefAddresses = p.addresses
-	w.maf.MEFs[0].Address = p.addresses.TLS
+	return p
+}
+
+// startProcess runs muster mef on the store of a world, and waits until it listens.
+func (w *world) startProcess(t testing.TB) *process {
+	t.Helper()
+	p := startFunction(t, "mef", w.lab.path("mef.yaml"), 2)
+	w.mefAddresses = listenConfig{TLS: p.addresses["tls"], DTLS: p.addresses["dtls"]}
+	w.maf.MEFs[0].Address = w.mefAddresses.TLS
 	return p
 }
 
