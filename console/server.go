@@ -32,6 +32,8 @@ type Config struct {
 type Server struct {
 	config   Config
 	mux      *http.ServeMux
+	pages    []page
+	origins  *http.CrossOriginProtection
 	document json.RawMessage
 	tokens   tokens
 	memory   memory
@@ -48,12 +50,13 @@ const (
 
 // New returns a Server.
 func New(config Config) *Server {
-	s := &Server{config: config, mux: http.NewServeMux(), watchers: make(chan struct{}, maxWatchers)}
+	s := &Server{config: config, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), watchers: make(chan struct{}, maxWatchers)}
 	served := slices.DeleteFunc(routes(), func(r route) bool { return r.has != nil && !r.has(&config.Sources) })
 	s.document = document(served)
 	for _, r := range served {
 		s.mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, request *http.Request) { s.answer(w, request, r) })
 	}
+	s.addPages()
 	return s
 }
 
@@ -74,8 +77,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Security-Policy", policy)
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("X-Frame-Options", "DENY")
+	if err := s.origins.Check(r); err != nil { // a browser adds cookies and certificates to what any site sends
+		s.refuse(w, r, muster.Refuse(muster.CodeRequestNotAllowed, "a page of another site sent the request: %w", err))
+		return
+	}
 	if _, pattern := s.mux.Handler(r); pattern == "" {
-		s.refuse(w, r, muster.Refuse(muster.CodeResourceUnknown, "there is no %s %s", r.Method, r.URL.Path))
+		err := muster.Refuse(muster.CodeResourceUnknown, "there is no %s %s", r.Method, r.URL.Path)
+		if wantsPage(r) {
+			s.refusePage(w, r, err)
+		} else {
+			s.refuse(w, r, err)
+		}
 		return
 	}
 	s.mux.ServeHTTP(w, r)

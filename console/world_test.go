@@ -36,8 +36,10 @@ type world struct {
 	managed    Rules
 	acts       []Act
 	orders     []CommandOrder
-	unlisted   Role // whose client is gone
+	unlisted   Role   // whose client is gone
+	evil       string // stands in every text, if it is set
 	events     chan Event
+	identities map[string]*mustertest.Identity // by name under example.com
 }
 
 const tenantScope = "//tenant.example/"
@@ -45,7 +47,7 @@ const tenantScope = "//tenant.example/"
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	pki := mustertest.NewPKI(t)
-	w := &world{t: t, pki: pki, now: pki.Now, events: make(chan Event, 8)}
+	w := &world{t: t, pki: pki, now: pki.Now, events: make(chan Event, 8), identities: map[string]*mustertest.Identity{}}
 	var clients []Client
 	add := func(name string, role Role, scope Scope) *Client {
 		as := mustertest.Name(t, muster.FlavourFQDN, name+".example.com")
@@ -108,36 +110,54 @@ func five[T any](item func(i int, id string) T) List[T] {
 
 func (w *world) sources() Sources {
 	at := w.pki.Now
+	or := func(text string) string {
+		if w.evil != "" {
+			return w.evil
+		}
+		return text
+	}
 	return Sources{
-		Overview: func(context.Context) (Overview, error) {
-			return Overview{Function: "mef.example.com", Role: "mef", Version: "1", Started: at, Now: at, Checks: []Check{{Name: "store", OK: true}},
-				Certificates: []Certificate{{"identity", strings.Repeat("a", 64), "CN=mef", at.Add(time.Hour)}},
-				Totals:       map[string]uint64{"enrolled": 5}, Minutes: []Bucket{{Start: at, Enrolled: 5}}, Quarters: []Bucket{}}, nil
+		Overview: func(context.Context) (Overview, error) { return w.overview(or), nil },
+		Enrolments: func(ctx context.Context, q Query) (Page[Enrolment], error) {
+			page, err := five(func(i int, id string) Enrolment {
+				return Enrolment{KeID: or(id + "@mef.example.com"), EnroleeID: or("//sp.example/" + id), MAF: or("maf.example.com"), State: or("delivered"), Certificate: or(strings.Repeat("a", 64)), Created: at, Expires: at.Add(time.Hour), Fetched: &at, Fetches: i}
+			})(ctx, q)
+			if wanted, ok := q.Filter["ke_id"]; ok {
+				page.Items = slices.DeleteFunc(page.Items, func(e Enrolment) bool { return e.KeID != wanted })
+				for _, e := range page.Items[:min(len(page.Items), 1)] { // for another target, that has not asked
+					e.MAF, e.State, e.Fetched, e.Fetches = or("maf-2.example.com"), or("issued"), nil, 0
+					page.Items = append(page.Items, e)
+				}
+			}
+			return page, err
 		},
-		Enrolments: five(func(i int, id string) Enrolment {
-			return Enrolment{KeID: id + "@mef.example.com", EnroleeID: "//sp.example/" + id, MAF: "maf.example.com", State: "delivered", Created: at, Expires: at.Add(time.Hour), Fetched: &at, Fetches: i}
-		}),
 		Credentials: five(func(_ int, id string) Credential {
-			return Credential{KeID: id, Created: at, Expires: at, KeIDUntil: at}
+			return Credential{KmID: or("m" + id), KeID: or(id), EnroleeID: or("//sp.example/" + id), State: or("delivered"), Created: at, Expires: at, KeIDUntil: at}
 		}),
 		Kpms: five(func(_ int, id string) Kpm { return Kpm{KpmID: id, Created: at} }),
 		Registrations: five(func(_ int, id string) Registration {
-			return Registration{ID: id, Labels: []string{"a"}, Created: at, Modified: at, Expires: at}
+			return Registration{ID: id, ClientID: or("//sp.example/" + id), Stakeholder: or("sp.example"), Labels: []string{or("a")}, Created: at, Modified: at, Expires: at}
 		}),
 		Keys: five(func(_ int, id string) Key {
-			return Key{ID: id, Targets: []string{}, Labels: []string{}, Created: at, Modified: at, Expires: at}
+			return Key{ID: or(id), Source: or("//sp.example/" + id), Targets: []string{or("b")}, Labels: []string{or("c")}, Created: at, Modified: at, Expires: at}
 		}),
 		Commands: five(func(_ int, id string) Command {
-			return Command{ID: id, Description: json.RawMessage(`{"class":1}`), Created: at, Changed: at}
+			description, _ := json.Marshal(map[string]any{"class": or("1")})
+			return Command{ID: or(id), EnroleeID: or("//sp.example/" + id), Status: 10, Description: description, Created: at, Changed: at}
 		}),
 		Refusals: five(func(_ int, id string) Refusal {
-			return Refusal{ID: id, Time: at, Code: muster.CodeExpired, Certificate: strings.Repeat("0", 64)}
+			return Refusal{ID: or(id), Time: at, Code: muster.CodeExpired, Detail: or("it expired"), Remote: or("192.0.2.1:1"), Transport: "tls", Certificate: strings.Repeat("0", 64)}
 		}),
-		Audit:  five(func(_ int, id string) json.RawMessage { return json.RawMessage(`{"seq":` + id + `}`) }),
+		Audit: five(func(_ int, id string) json.RawMessage {
+			entry, _ := json.Marshal(map[string]any{"seq": 1, "kind": "enrolled", "who": or("fqdn:a.example.com"), "what": or("x")})
+			return entry
+		}),
 		Events: w,
 		Rules:  w,
 		Explain: func(context.Context, string) (json.RawMessage, error) {
-			return json.RawMessage(`{"accepted":false}`), nil
+			return json.Marshal(object{"accepted": false, "code": "expired", "time": at, "subject": or("CN=device"), "names": []string{or("fqdn:device.example.com")},
+				"findings": []object{{"level": "error", "code": "expired", "subject": or("leaf"), "detail": or("it ended"), "rule": "r", "remedy": "m"}},
+				"nearest":  object{"rule": or("near"), "differs": or("it is for another"), "anchors": []string{or("CN=root")}}})
 		},
 		Queue: func(_ context.Context, order CommandOrder) (Queued, error) {
 			w.mu.Lock()
@@ -153,6 +173,33 @@ func (w *world) sources() Sources {
 			return nil
 		},
 	}
+}
+
+// overview returns an Overview with the texts that or makes.
+func (w *world) overview(or func(string) string) Overview {
+	at := w.pki.Now
+	o := Overview{
+		Function: or("mef.example.com"), Role: or("mef"), Version: or("1"), Started: at.Add(-26 * time.Hour), Now: at,
+		Checks: []Check{{Name: "store", OK: true}, {Name: or("certificate"), OK: w.evil == "", Code: muster.CodeExpired, Detail: or("")}},
+		Certificates: []Certificate{
+			{or("identity"), strings.Repeat("a", 64), or("CN=mef.example.com,O=Example"), at.Add(12 * 24 * time.Hour)},
+			{"anchor", strings.Repeat("b", 64), "CN=Factory root", at.Add(900 * 24 * time.Hour)},
+		},
+		Totals: map[string]uint64{"enrolled": 48123, "fetched": 47001, "refused": 412, "refused/expired": 230, "refused/anchor-mismatch": 91, "refused/name-unknown": 64, "refused/clone-suspected": 3},
+	}
+	if w.evil != "" {
+		o.Totals = map[string]uint64{"refused/" + w.evil: 1}
+	}
+	bucket := func(start time.Time, n int) Bucket {
+		return Bucket{Start: start, Enrolled: uint64(9 + n*n%17), Fetched: uint64(7 + n*n%11), Refused: uint64(n * n % 7 / 3)}
+	}
+	for i := range 60 {
+		o.Minutes = append(o.Minutes, bucket(at.Add(time.Duration(i-59)*time.Minute), i))
+	}
+	for i := range 96 {
+		o.Quarters = append(o.Quarters, bucket(at.Add(time.Duration(i-95)*15*time.Minute), i))
+	}
+	return o
 }
 
 // Watch implements EventSource.
@@ -198,7 +245,12 @@ func (w *world) Check(in Instruction) error {
 
 // as returns the identity of a client with a name under example.com.
 func (w *world) as(name string) *mustertest.Identity {
-	return w.pki.Function(w.t, name+".example.com")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.identities[name] == nil {
+		w.identities[name] = w.pki.Function(w.t, name+".example.com")
+	}
+	return w.identities[name]
 }
 
 // A request is what a test sends.
