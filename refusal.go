@@ -127,6 +127,10 @@ type CodeMeaning struct {
 	Remedy string // what to do about it
 }
 
+// Temporary reports whether what was refused with c may succeed later as it is: the
+// function is busy, or its store fails for now.
+func (c Code) Temporary() bool { return c == CodeBusy || c == CodeStoreFailed }
+
 // Meaning returns what c stands for; ok is false for a code that is not Muster's.
 func (c Code) Meaning() (meaning CodeMeaning, ok bool) {
 	for _, m := range Codes() {
@@ -173,7 +177,7 @@ func Codes() []CodeMeaning {
 		{CodeUnreachable, "the other side takes connections and keeps them", "check its address and that it runs, and try again"},
 		{CodePeerAlert, "the peer accepts this side", "see the peer's log"},
 		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
-		{CodeStoreFailed, "what is answered is durable first", "see the detail: space, mount and health of the store's disk; the peer may try again"},
+		{CodeStoreFailed, "what is answered is durable first", "see the detail: the server of a database, or space, mount and health of a file's disk; the peer may try again"},
 		{CodeStoreDamaged, "a store holds what was written to it", "restore the newest backup that muster store check finds sound"},
 		{CodeAuditBroken, "an audit log holds what was written to it, in its order and without a gap", "keep the log as evidence and find out who changed it; give audit.file another name to start again"},
 		{CodeAlreadyExported, "a session yields one key for a label", "open a new session"},

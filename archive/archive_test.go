@@ -104,6 +104,30 @@ func TestImportWithdraws(t *testing.T) {
 	})
 }
 
+// A store that has returned to an earlier state takes back what an import would.
+func TestWithdraw(t *testing.T) {
+	t.Parallel()
+	eachEngine(t, func(t *testing.T, e engine) {
+		place, s := e.made(t)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w, err := e.withdraw(t.Context(), place)
+		if want := (archive.Withdrawn{Enrolments: 9, KeIDs: 2, Keys: 2, Kpms: 2}); err != nil || w != want {
+			t.Errorf("withdrawn %+v, want %+v; %v", w, want, err)
+		}
+		if w, err := e.withdraw(t.Context(), place); err != nil || w != (archive.Withdrawn{}) {
+			t.Errorf("withdrawn again: %+v, %v", w, err)
+		}
+		if report, err := e.check(t.Context(), place, sealer(t, 0)); err != nil || !report.Sound() || report.Sealed != 3 {
+			t.Errorf("what is left: %+v, %v", report, err)
+		}
+		if _, err := e.withdraw(t.Context(), e.place(t)); err == nil {
+			t.Error("there is no store, and something was withdrawn")
+		}
+	})
+}
+
 // resealed returns an archive whose digest and counts are those of its lines, as a
 // forger would write it.
 func resealed(lines []string) []byte {

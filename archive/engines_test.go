@@ -70,14 +70,15 @@ type store interface {
 
 // An engine is one of those between which archives go.
 type engine struct {
-	name    string
-	place   func(t testing.TB) string // where a store may be made
-	create  func(ctx context.Context, place string, s *seal.Sealer) error
-	open    func(ctx context.Context, place string, s *seal.Sealer) (store, error)
-	records func(ctx context.Context, place string) iter.Seq2[archive.Record, error]
-	fill    func(ctx context.Context, place string, records iter.Seq2[archive.Record, error], o archive.Opener, keep bool) (archive.Withdrawn, *archive.Report, error)
-	check   func(ctx context.Context, place string, o archive.Opener) (*archive.Report, error)
-	exists  error // of a store in the place
+	name     string
+	place    func(t testing.TB) string // where a store may be made
+	create   func(ctx context.Context, place string, s *seal.Sealer) error
+	open     func(ctx context.Context, place string, s *seal.Sealer) (store, error)
+	records  func(ctx context.Context, place string) iter.Seq2[archive.Record, error]
+	fill     func(ctx context.Context, place string, records iter.Seq2[archive.Record, error], o archive.Opener, keep bool) (archive.Withdrawn, *archive.Report, error)
+	check    func(ctx context.Context, place string, o archive.Opener) (*archive.Report, error)
+	withdraw func(ctx context.Context, place string) (archive.Withdrawn, error)
+	exists   error // of a store in the place
 }
 
 func onSQLite() engine {
@@ -88,7 +89,7 @@ func onSQLite() engine {
 		open: func(ctx context.Context, place string, s *seal.Sealer) (store, error) {
 			return sqlite.Open(ctx, place, s, sqlite.Options{})
 		},
-		records: sqlite.Export, fill: sqlite.Import, check: sqlite.Check, exists: fs.ErrExist,
+		records: sqlite.Export, fill: sqlite.Import, check: sqlite.Check, withdraw: sqlite.Withdraw, exists: fs.ErrExist,
 	}
 }
 
@@ -111,7 +112,7 @@ func onPostgres() engine {
 		open: func(ctx context.Context, place string, s *seal.Sealer) (store, error) {
 			return postgres.Open(ctx, place, s, postgres.Options{})
 		},
-		records: postgres.Export, fill: postgres.Import, check: postgres.Check, exists: postgres.ErrExists,
+		records: postgres.Export, fill: postgres.Import, check: postgres.Check, withdraw: postgres.Withdraw, exists: postgres.ErrExists,
 	}
 }
 

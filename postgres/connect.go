@@ -78,12 +78,16 @@ func redact(err error) error {
 
 // attempt runs something on a connection until the database has answered. It
 // tries again, with growing pauses, after whatever another try may cure. While
-// the database is known to be away one try is enough: it is refused as busy.
+// the database is known to be away one try is enough.
 func (s *Store) attempt(ctx context.Context, pool *pgxpool.Pool, run func(context.Context, *pgxpool.Conn) error) error {
 	limited, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
+	var answer error // of the server, the last that it gave
 	for try := 1; ; try++ {
 		err, reached := s.once(limited, pool, run)
+		if reached {
+			answer = err
+		}
 		switch {
 		case err == nil:
 			s.away.Store(false)
@@ -97,7 +101,10 @@ func (s *Store) attempt(ctx context.Context, pool *pgxpool.Pool, run func(contex
 		}
 		known := !reached && s.away.Swap(true)
 		if known || try == maxTries || !pause(limited, try) {
-			return refuseAway(err)
+			if limited.Err() != nil && answer != nil {
+				err = answer // which says more than that the time is over
+			}
+			return refuseForNow(err)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func victim(t *testing.T, task string) error {
 			stored, err := store.CreateEnrolment(t.Context(), e, most)
 			line := fmt.Sprintf("%s %d %d\n", what, n, stored.Generation)
 			switch {
-			case muster.CodeOf(err) == muster.CodeBusy || errors.Is(err, mef.ErrBusy):
+			case muster.CodeOf(err).Temporary() || errors.Is(err, mef.ErrBusy):
 				line = "refused 0 0\n"
 			case errors.Is(err, mef.ErrConflict) && what == "owner":
 				return nil
@@ -75,7 +75,7 @@ func victim(t *testing.T, task string) error {
 	}
 	go func() {
 		for {
-			if err := reseal(t.Context(), store); err != nil && muster.CodeOf(err) != muster.CodeBusy && !errors.Is(err, tef.ErrBusy) {
+			if err := reseal(t.Context(), store); err != nil && !muster.CodeOf(err).Temporary() && !errors.Is(err, tef.ErrBusy) {
 				failed <- err
 				return
 			}

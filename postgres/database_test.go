@@ -307,6 +307,41 @@ func TestReplicasRace(t *testing.T) {
 	}
 }
 
+// What fails for lack of room or time among others is busy; what somebody has to
+// repair is not. The server says so after some tries or at once.
+func TestFailuresHaveCodes(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[string]muster.Code{
+		"40001": muster.CodeBusy,        // a race that is lost again and again
+		"55P03": muster.CodeBusy,        // a lock that is not had
+		"53300": muster.CodeBusy,        // too many connections
+		"53100": muster.CodeStoreFailed, // a full disk
+		"57P03": muster.CodeStoreFailed, // a server that starts
+		"58030": muster.CodeStoreFailed, // an error of the disk
+		"XX001": muster.CodeStoreFailed, // a damaged page
+		"42501": muster.CodeStoreFailed, // no privilege
+	} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel()
+			url := create(t)
+			store := openWith(t, url, postgres.Options{Patience: 4 * time.Second})
+			mustCreate(t, store, enrolment(t, 1))
+			edit(t, url, "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '"+state+"'; END $$; "+
+				"CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON enrolment EXECUTE FUNCTION fail()")
+			if _, err := store.CreateEnrolment(t.Context(), enrolment(t, 2), 10); muster.CodeOf(err) != want {
+				t.Errorf("a write: %v, want the code %s", err, want)
+			}
+			edit(t, url, "DROP TRIGGER fail ON enrolment")
+			mustCreate(t, store, enrolment(t, 2))
+			edit(t, url, "ALTER TABLE enrolment RENAME TO gone")
+			e := enrolment(t, 1)
+			if _, err := store.EnrolmentFor(t.Context(), e.KeID, e.Targets[0]); muster.CodeOf(err) != muster.CodeStoreFailed {
+				t.Errorf("a read of a table that is not there: %v, want the code %s", err, muster.CodeStoreFailed)
+			}
+		})
+	}
+}
+
 // A key identifier's maximum holds over all Stores.
 func TestReplicasKeepToTheMaximum(t *testing.T) {
 	t.Parallel()

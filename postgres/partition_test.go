@@ -138,7 +138,7 @@ func TestPartition(t *testing.T) {
 					if acknowledged.Add(1) == writers*each/2 {
 						close(cut)
 					}
-				case muster.CodeOf(err) == muster.CodeBusy || errors.Is(err, mef.ErrBusy):
+				case muster.CodeOf(err).Temporary() || errors.Is(err, mef.ErrBusy):
 					refused.Add(1)
 				default:
 					t.Errorf("enrolment %d: generation %d, %v", n, stored.Generation, err)
@@ -149,8 +149,8 @@ func TestPartition(t *testing.T) {
 	}
 	<-cut
 	flow := p.stall()
-	if _, err := store.EnrolmentOf(t.Context(), enrolment(t, 0).EnroleeID, enrolment(t, 0).Session, time.Now()); muster.CodeOf(err) != muster.CodeBusy {
-		t.Errorf("a read while the network is cut: %v, want a refusal as busy", err)
+	if _, err := store.EnrolmentOf(t.Context(), enrolment(t, 0).EnroleeID, enrolment(t, 0).Session, time.Now()); muster.CodeOf(err) != muster.CodeStoreFailed {
+		t.Errorf("a read while the network is cut: %v, want the code %s", err, muster.CodeStoreFailed)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -205,17 +205,17 @@ func TestServerAway(t *testing.T) {
 	if err := postgres.Create(t.Context(), server.URL(), sealer(t)); err != nil {
 		t.Fatal(err)
 	}
-	store := openWith(t, server.URL(), postgres.Options{Patience: 500 * time.Millisecond})
+	store := openWith(t, server.URL(), postgres.Options{Patience: 2 * time.Second})
 	mustCreate(t, store, enrolment(t, 1))
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	for n := range 3 {
-		if _, err := store.CreateEnrolment(t.Context(), enrolment(t, n), 10); muster.CodeOf(err) != muster.CodeBusy {
-			t.Errorf("without a server: %v, want a refusal as busy", err)
+		if _, err := store.CreateEnrolment(t.Context(), enrolment(t, n), 10); muster.CodeOf(err) != muster.CodeStoreFailed {
+			t.Errorf("without a server: %v, want the code %s", err, muster.CodeStoreFailed)
 		}
-		if _, err := fetch(t.Context(), store, enrolment(t, 1)); muster.CodeOf(err) != muster.CodeBusy {
-			t.Errorf("a fetch without a server: %v, want a refusal as busy", err)
+		if _, err := fetch(t.Context(), store, enrolment(t, 1)); muster.CodeOf(err) != muster.CodeStoreFailed {
+			t.Errorf("a fetch without a server: %v, want the code %s", err, muster.CodeStoreFailed)
 		}
 	}
 	if _, err := postgres.Open(t.Context(), server.URL(), sealer(t), postgres.Options{}); err == nil {

@@ -62,14 +62,51 @@ func transient(err error) bool {
 // comes to its own result.
 var errLostRace = errors.New("another transaction was first")
 
-// refuseAway is the refusal of what could not be done for now. Whether it was
-// done is not always known, and does not matter: the call may be repeated.
-func refuseAway(err error) error {
-	return muster.Refuse(muster.CodeBusy, "the database did not answer: %w", err)
+// errAway and errOverloaded: what could not be done for now. Whether it was done is
+// not always known, and does not matter: the call may be repeated.
+var (
+	errAway       = errors.New("the database did not answer")
+	errOverloaded = errors.New("the database has too much to do")
+)
+
+// refuseForNow is the refusal of what many tries have not done: as busy if others
+// were in the way, and else as failed.
+func refuseForNow(err error) error {
+	if overloaded(err) {
+		return muster.Refuse(muster.CodeBusy, "%w: %w", errOverloaded, err)
+	}
+	return muster.Refuse(muster.CodeStoreFailed, "%w: %w", errAway, err)
 }
 
-// refusedAway reports whether an error is one of refuseAway, or of a Store that
+// refusedForNow reports whether an error is one of refuseForNow, or of a Store that
 // was closed meanwhile.
-func refusedAway(err error) bool {
-	return muster.CodeOf(err) == muster.CodeBusy || errors.Is(err, ErrClosed)
+func refusedForNow(err error) bool {
+	return errors.Is(err, errAway) || errors.Is(err, errOverloaded) || errors.Is(err, ErrClosed)
+}
+
+// overloaded reports whether an error comes of other work at the same time, and of
+// nothing that somebody has to repair.
+func overloaded(err error) bool {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return errors.Is(err, errLostRace) || errors.Is(err, errWaited)
+	}
+	switch refused.Code {
+	case "40001", "40P01", "55P03", "57014", "23505", // races, locks and time: see transient
+		"53300": // too many connections
+		return true
+	}
+	return false
+}
+
+// errWaited: a write was not begun, so much was ahead of it.
+var errWaited = errors.New("the write has waited for too long and was not done")
+
+// refuseFailed gives the error of a server that has answered, and would answer the
+// same again, its code.
+func refuseFailed(err error) error {
+	if _, ok := errors.AsType[*pgconn.PgError](err); ok && muster.CodeOf(err) == "" {
+		return muster.Refuse(muster.CodeStoreFailed, "%w", err)
+	}
+	return err
 }

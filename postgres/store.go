@@ -58,7 +58,7 @@ type Options struct {
 	// Queue is how many writes may wait; one more is refused as busy. 0 means 8,192.
 	Queue int
 	// Patience bounds the time in which a write or read is tried again while the
-	// database is away, before it is refused as busy. 0 means 10 seconds.
+	// database is away, before it is refused. 0 means 10 seconds.
 	Patience time.Duration
 	// Now is the clock by which data keys grow old. nil means time.Now.
 	Now func() time.Time
@@ -78,8 +78,9 @@ const (
 
 // A Store is an open database. Its methods may be called by many goroutines at
 // once. A method whose context ends returns the context's error at once, while
-// its work may still be done. While the database is away they return a
-// muster.Refusal with CodeBusy: the call may be repeated.
+// its work may still be done. While the database is away or fails they return a
+// muster.Refusal with CodeStoreFailed, while others are in the way one with CodeBusy:
+// the call may be repeated.
 type Store struct {
 	sealer   Sealer
 	now      func() time.Time

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"muster"
 	"muster/maf"
 	"muster/mef"
 	"muster/tef"
@@ -106,7 +107,7 @@ func submit[T, R any](ctx context.Context, s *Store, k *kind[T, R], route string
 	select {
 	case o := <-w.done:
 		if o.err != nil {
-			return none, o.err
+			return none, refuseFailed(o.err)
 		}
 		return o.value, nil
 	case <-ctx.Done():
@@ -145,7 +146,7 @@ func (s *Store) read(ctx context.Context, run func(context.Context, *pgxpool.Con
 	if s.closed.Load() {
 		return ErrClosed
 	}
-	return s.attempt(ctx, s.readPool, run)
+	return refuseFailed(s.attempt(ctx, s.readPool, run))
 }
 
 // kinds are the writes that share transactions.
@@ -237,6 +238,14 @@ func (w *writer) gather(batch []task) []task {
 	return batch
 }
 
+// refuseLate is the refusal of a write that has waited for too long.
+func (s *Store) refuseLate() error {
+	if s.away.Load() {
+		return muster.Refuse(muster.CodeStoreFailed, "%w: %w", errAway, errWaited)
+	}
+	return refuseForNow(errWaited)
+}
+
 // round runs each task that neither shares a claim with an earlier one nor has
 // waited for too long, together with those of its kind. It returns the others and
 // those that have lost a race.
@@ -246,7 +255,7 @@ func (w *writer) round(waiting []task, try int) (left []task) {
 	taken := make(map[any]map[string]bool)
 	for _, t := range waiting {
 		if time.Since(t.since()) > w.store.patience {
-			t.settle(refuseAway(errors.New("the write has waited for too long and was not done")))
+			t.settle(w.store.refuseLate())
 			continue
 		}
 		k := t.sort()
@@ -293,7 +302,7 @@ func (w *writer) commit(batch []task) {
 	err := w.store.attempt(context.Background(), w.store.writePool, func(ctx context.Context, conn *pgxpool.Conn) error {
 		return batch[0].run(ctx, conn, batch)
 	})
-	if err != nil && len(batch) > 1 && !refusedAway(err) {
+	if err != nil && len(batch) > 1 && !refusedForNow(err) {
 		w.commit(batch[:len(batch)/2])
 		w.commit(batch[len(batch)/2:])
 		return

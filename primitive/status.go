@@ -89,7 +89,7 @@ type Error struct {
 	RetryAfter time.Duration
 }
 
-// busyTime is for how long a busy function asks to be left alone: a few seconds see
+// busyTime is for how long a function that cannot answer now asks to be left alone: a few seconds see
 // a queue emptied or a database fail over, and the peers add their own jitter.
 const busyTime = 3 * time.Second
 
@@ -110,15 +110,15 @@ func (e *Error) Error() string {
 func StatusOf(err error) Status { return ErrorOf(err).Status }
 
 // ErrorOf returns what the peer learns of err: the Error in its tree, or the
-// status of StatusOf without a detail. A refusal because the function is busy says
-// when to come back.
+// status of StatusOf without a detail. A refusal that is temporary says when to
+// come back.
 func ErrorOf(err error) Error {
 	if refusal, ok := errors.AsType[*Error](err); ok {
 		return *refusal
 	}
-	switch code := muster.CodeOf(err); code {
-	case "":
-	case muster.CodeBusy:
+	switch code := muster.CodeOf(err); {
+	case code == "":
+	case code.Temporary():
 		return Error{Status: statusOfCode(code), RetryAfter: busyTime}
 	default:
 		return Error{Status: statusOfCode(code)}
@@ -146,7 +146,7 @@ func statusOfCode(code muster.Code) Status {
 		return OriginatorHasNoPrivilege
 	case muster.CodeAlreadyExported, muster.CodeCommandConflict:
 		return Conflict
-	case muster.CodeBusy:
+	case muster.CodeBusy, muster.CodeStoreFailed:
 		return RequestTimeout
 	case muster.CodeMEFUnreachable, muster.CodeMAFUnreachable:
 		return TargetNotReachable

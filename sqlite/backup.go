@@ -81,6 +81,27 @@ func Restore(ctx context.Context, backup, path string, opener archive.Opener, ke
 	return w, report, nil
 }
 
+// Withdraw takes back in a database, which has returned to an earlier state in
+// another way than by Restore, what Restore would have. No Store may have it open.
+func Withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error) {
+	lock, err := Lock(ctx, path)
+	if err != nil {
+		return w, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	err = snapshot(ctx, path, func(conn *sql.Conn) error {
+		_, err := schemaOf(ctx, conn)
+		return err
+	})
+	if err == nil {
+		w, err = withdraw(ctx, path)
+	}
+	if err != nil {
+		return archive.Withdrawn{}, fmt.Errorf("withdraw in %s: %w", path, err)
+	}
+	return w, nil
+}
+
 // withdraw ends what a backup cannot know to be still good.
 func withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error) {
 	db, err := connect(path, []string{"foreign_keys(ON)", "secure_delete(ON)", "synchronous(FULL)"})

@@ -29,6 +29,7 @@ var examples = map[string][]string{
 	"muster store create":      {"muster store create --config lab/mef.yaml --new-root-key"},
 	"muster store migrate":     {"muster store migrate --config mef.yaml"},
 	"muster store copy":        {"muster store copy --config lab/mef.yaml --to lab/mef-postgres.yaml"},
+	"muster store withdraw":    {"muster store withdraw --config mef.yaml"},
 	"muster store export":      {"muster store export --config lab/mef.yaml mef.archive"},
 	"muster store import":      {"muster store import --config lab/mef.yaml mef.archive"},
 	"muster store check":       {"muster store check --config lab/mef.yaml", "muster store check --config lab/mef.yaml --file mef.backup"},

@@ -67,7 +67,7 @@ func TestDatabaseAway(t *testing.T) {
 		t.Error("a device was enrolled without a database")
 	}
 	must(t, closeDevice())
-	w.mefLog.await(t, muster.CodeBusy)
+	w.mefLog.await(t, muster.CodeStoreFailed)
 	if _, err := openStore(t.Context(), w.mef.Store); muster.CodeOf(err) != muster.CodeUnreachable {
 		t.Errorf("opening without a server: %v, want the code %s", err, muster.CodeUnreachable)
 	}

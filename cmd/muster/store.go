@@ -119,7 +119,7 @@ func newStoreCommand() *cobra.Command {
 	}
 	cmd.AddCommand(newStoreCreateCommand(), newStoreMigrateCommand(), newStoreCheckCommand(),
 		newStoreBackupCommand(), newStoreRestoreCommand(), newStoreRotateRootCommand(), newStoreRotateDataKeyCommand(),
-		newStoreExportCommand(), newStoreImportCommand(), newStoreCopyCommand())
+		newStoreExportCommand(), newStoreImportCommand(), newStoreCopyCommand(), newStoreWithdrawCommand())
 	return cmd
 }
 

@@ -171,7 +171,7 @@ func sameAddr(a, b net.Addr) bool {
 func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
 	if !w.passing.Load() {
 		w.attempt.pause()
-		if muster.CodeOf(w.attempt.reason()) == muster.CodeBusy { // a farewell would be taken for a refusal
+		if muster.CodeOf(w.attempt.reason()).Temporary() { // a farewell would be taken for a refusal
 			return len(b), nil
 		}
 		b = w.examine(b)

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"muster/mustertest"
+)
+
+// TestStoreGoesToPostgreSQLAndBack moves a store with a command line, and does
+// there what a file knows too.
+func TestStoreGoesToPostgreSQLAndBack(t *testing.T) {
+	t.Parallel()
+	server := mustertest.NewCluster(t, "fsync=off")
+	w := newWorld(t, 1)
+	stop := w.startMEF()
+	w.startMAF()
+	w.attached(w.deviceConfig(0, overTLS))
+	stop()
+
+	folder := t.TempDir()
+	configured := func(name, store string) string {
+		file := filepath.Join(folder, name)
+		text := "fqdn: " + w.mef.FQDN.String() + "\nlisten: {tls: \"127.0.0.1:0\"}\nmafs: []\nstore: {" + store + ", root_key: " + w.mef.Store.RootKey + "}\n"
+		must(t, os.WriteFile(file, []byte(text), 0o600))
+		return file
+	}
+	run := func(want int, args ...string) string {
+		t.Helper()
+		code, out, stderr := command(t, append([]string{"store"}, args...)...)
+		if code != want {
+			t.Fatalf("%s: exit code %d, want %d: %s", strings.Join(args, " "), code, want, stderr)
+		}
+		return out + stderr
+	}
+	wantText := func(got, want string) {
+		t.Helper()
+		if !strings.Contains(got, want) {
+			t.Errorf("%q, want %q in it", got, want)
+		}
+	}
+	file := configured("file.yaml", "path: "+w.mef.Store.Path)
+	database := configured("database.yaml", `postgres: "`+server.URL()+`"`)
+	back := configured("back.yaml", "path: "+filepath.Join(folder, "back.db"))
+
+	const one = "1 sealed keys under 1 data keys, 0 problems"
+	wantText(run(exitUsage, "check", "--config", database), "not a database of Muster")
+	wantText(run(exitOK, "copy", "--config", file, "--to", database), one)
+	wantText(run(exitUsage, "copy", "--config", file, "--to", database), "exists already")
+	wantText(run(exitOK, "check", "--config", database), one)
+	before, after := filepath.Join(folder, "before"), filepath.Join(folder, "after")
+	wantText(run(exitOK, "export", "--config", database, before), one)
+	wantText(run(exitOK, "copy", "--config", database, "--to", back), one)
+	wantText(run(exitOK, "export", "--config", back, after), one)
+	if lines(t, before) != lines(t, after) {
+		t.Error("the store that came back is another")
+	}
+	wantText(run(exitOK, "withdraw", "--config", database), "withdrawn: 1 enrolments")
+	wantText(run(exitOK, "check", "--config", database), "0 sealed keys")
+	wantText(run(exitOK, "withdraw", "--config", back), "withdrawn: 1 enrolments")
+	wantText(run(exitOK, "check", "--config", database, "--file", before), one)
+}
+
+// lines returns those of an archive but for its first and last.
+func lines(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	must(t, err)
+	all := strings.SplitAfter(string(text), "\n")
+	if len(all) < 4 {
+		t.Fatalf("%s has %d lines", file, len(all))
+	}
+	return strings.Join(all[1:len(all)-2], "")
+}
