@@ -114,8 +114,9 @@ func bounded(s string) string {
 // the one that was written.
 var ErrBroken = errors.New("the audit log is not what was written")
 
-// follow checks that line, without its end, is an entry after h.
-func (h Head) follow(line []byte) (Entry, Head, error) {
+// Follow checks that line, without its end, is the entry after h, and returns it with
+// the head that it makes. An error that wraps ErrBroken says why it is not.
+func (h Head) Follow(line []byte) (Entry, Head, error) {
 	var e Entry
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields()

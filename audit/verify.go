@@ -86,7 +86,7 @@ func verifyFile(path string, head Head, visit func(Entry, Head)) (Head, error) {
 		case err != nil:
 			return head, err
 		}
-		e, next, err := head.follow(line[:len(line)-1])
+		e, next, err := head.Follow(line[:len(line)-1])
 		if err != nil {
 			return head, err
 		}

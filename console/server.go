@@ -44,7 +44,7 @@ type Server struct {
 const (
 	defaultLimit = 50
 	maxLimit     = 500
-	maxBody      = 8 << 20 // octets: some twenty thousand instructions
+	MaxBody      = 8 << 20 // octets: some twenty thousand instructions
 	maxWatchers  = 64      // who follow events
 )
 
@@ -74,7 +74,7 @@ func (s *Server) TLS(identity func() (*tls.Certificate, error)) *tls.Config {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Security-Policy", policy)

@@ -66,6 +66,13 @@ func checkConfig(file string) error {
 		status, unreadable := openStatus(config.Status, nil)
 		_, _, err = newMAF(config, nil, steady(identity), status, nil, nil)
 		return errors.Join(unreadable, err)
+	case kind == "admin":
+		config, err := readOperatorConfig(file, operatorConfig{})
+		if err != nil {
+			return err
+		}
+		_, err = config.connect("")
+		return err
 	default:
 		config, err := readEnroleeConfig(file)
 		if err != nil {
@@ -90,6 +97,8 @@ func kindOf(file string) (string, error) {
 	}
 	has := func(key string) bool { _, ok := keys[key]; return ok }
 	switch {
+	case has("server"):
+		return "admin", nil
 	case has("enrolee_id"):
 		return "enrolee", nil
 	case has("mefs"):
@@ -98,6 +107,6 @@ func kindOf(file string) (string, error) {
 		return "mef", nil
 	default:
 		return "", muster.Refuse(muster.CodeConfiguration,
-			"%s: has none of enrolee_id (a device), mefs (a MAF), instructions or mafs (a MEF)", file)
+			"%s: has none of server (an operator), enrolee_id (a device), mefs (a MAF), instructions or mafs (a MEF)", file)
 	}
 }

@@ -20,12 +20,23 @@ func wordsOf(cmd *cobra.Command, flag string) []string {
 		return []string{string(byCertificate), string(byKey)}
 	case "flavour":
 		return []string{string(muster.FlavourDevice), string(muster.FlavourNodeID), string(muster.FlavourCSEID), string(muster.FlavourAEID), string(muster.FlavourFQDN)}
+	case "format":
+		return []string{formatCSV, formatLines}
 	case "operation":
 		return []string{opEnrolment, opReattachment}
+	case "order":
+		return []string{"newest"}
 	case "profile":
 		return []string{cert.ProfileOneM2M.String(), cert.ProfileConstrained.String(), cert.ProfileRFC5280.String()}
 	case "reason":
+		if cmd.Name() != "revoke" {
+			return nil // a text
+		}
 		return slices.Sorted(maps.Keys(reasons()))
+	case "role":
+		return roleNames()
+	case "times":
+		return []string{string(timesByPlace), string(timesRelative), string(timesAbsolute)}
 	case "transport":
 		offered := []string{string(overTLS), string(overDTLS)}
 		if cmd.Name() == "demo" || cmd.Name() == "compare" {
@@ -55,9 +66,20 @@ func completeAll(cmd *cobra.Command) {
 			cmd.ValidArgsFunction = cobra.FixedCompletions(nil, completionOf(argumentOf(cmd.Use)))
 		}
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { completeFlag(cmd, f) })
+		cmd.InheritedFlags().VisitAll(func(f *pflag.Flag) { completeFlag(cmd, f) })
 	}
 	for _, below := range cmd.Commands() {
 		completeAll(below)
+	}
+}
+
+// completeFirst offers words for the first argument, and nothing for the others.
+func completeFirst(words ...string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			words = nil
+		}
+		return words, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 

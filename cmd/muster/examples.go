@@ -48,6 +48,29 @@ var examples = map[string][]string{
 	"muster store rotate-data-key": {
 		"muster store rotate-data-key --config lab/mef.yaml",
 	},
+
+	"muster admin whoami":        {"muster admin whoami --server https://mef.example.com:9443 --ca root.pem --cert operator.pem --key operator-key.pem"},
+	"muster admin overview":      {"muster admin overview --config operator.yaml"},
+	"muster admin list":          {"muster admin list enrolments --enrolee //sp.example/line-1", "muster admin list instructions --all --json"},
+	"muster admin show":          {"muster admin show instruction 2c5ea4c0b2a1d3e4f5061728394a5b6c", "muster admin show refusal 00c0ffee0001"},
+	"muster admin create":        {"muster admin create instruction --flavour device --name 0.2.481.1/100.4040.1 --anchor factory.pem --enrolee //sp.example/pump-1 --target maf.example.com", "muster admin create instruction -f pump-1.yaml"},
+	"muster admin replace":       {"muster admin replace instruction 2c5ea4c0b2a1d3e4f5061728394a5b6c --target maf.example.com --lifetime 48h"},
+	"muster admin delete":        {"muster admin delete instruction 2c5ea4c0b2a1d3e4f5061728394a5b6c"},
+	"muster admin anchor add":    {"muster admin anchor add factory.pem"},
+	"muster admin import":        {"muster admin import --dry-run pumps.csv", "muster admin import --batch 1000 pumps.jsonl"},
+	"muster admin ban":           {`muster admin ban --enrolee //sp.example/pump-1 --reason "stolen"`},
+	"muster admin evict":         {`muster admin evict --name device:0.2.481.1/100.4040.1 --before 2026-01-31T12:00:00Z --reason "sold"`},
+	"muster admin suspend":       {`muster admin suspend --enrolee //sp.example/pump-1 --reason "under repair"`},
+	"muster admin lift":          {"muster admin lift 9b1c2d3e4f5061728394a5b6c7d8e9f0"},
+	"muster admin explain":       {"muster admin explain 00c0ffee0001"},
+	"muster admin watch":         {"muster admin watch", "muster admin watch --since 1200 --json"},
+	"muster admin audit list":    {"muster admin audit list --all --json"},
+	"muster admin audit verify":  {"muster admin audit verify --head 12:3ac7b5a1f5d9f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081920"},
+	"muster admin command list":  {"muster admin command list --enrolee //sp.example/pump-1"},
+	"muster admin command queue": {"muster admin command queue --admin admin.example.com --group //sp.example/ --id configure-1 device https://dm.example"},
+	"muster admin reload":        {"muster admin reload"},
+	"muster admin token":         {"muster admin token --role viewer --lifetime 10m --output token"},
+	"muster admin sign-in":       {"muster admin sign-in --role viewer"},
 }
 
 // addExamples gives the commands below cmd their examples.

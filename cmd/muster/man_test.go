@@ -127,6 +127,15 @@ func TestCompletion(t *testing.T) {
 		"command queue --config x.yaml":  nothing,
 		"init lab --credential":          "certificate psk " + nothing,
 		"explain --config x.yaml --cert": files,
+		"admin show":                     strings.Join(resourceNames(nil), " ") + " " + nothing,
+		"admin delete":                   "instructions anchors " + nothing,
+		"admin show refusal":             nothing,
+		"admin token --role":             "viewer operator auditor admin " + nothing,
+		"admin import":                   files,
+		"admin import --format":          "csv jsonl " + nothing,
+		"admin whoami --ca":              files,
+		"admin list --times":             "auto relative absolute " + nothing,
+		"admin ban --reason":             nothing,
 	} {
 		code, out, stderr := command(t, append(append([]string{"__complete"}, strings.Fields(line)...), "")...)
 		if got := strings.Join(strings.Fields(out), " "); code != exitOK || got != want {

@@ -39,6 +39,7 @@ var referenceKinds = []struct {
 	{"mef: the file of `muster mef`", reflect.TypeFor[mefConfig]()},
 	{"maf: the file of `muster maf`", reflect.TypeFor[mafConfig]()},
 	{"device: the file of `muster enrol`", reflect.TypeFor[enroleeConfig]()},
+	{"operator: the file of `muster admin`", reflect.TypeFor[operatorConfig]()},
 }
 
 // TestReference compares docs/configuration.md; with MUSTER_UPDATE set it writes it.

@@ -51,10 +51,34 @@ func newRootCommand() *cobra.Command {
 		return muster.Refuse(muster.CodeUsage, "%s: %v", cmd.CommandPath(), err)
 	})
 	root.AddCommand(newCommandCommand(), newInitCommand(), newMEFCommand(), newMAFCommand(), newEnrolCommand(),
-		newConfigCommand(), newStoreCommand(), newExplainCommand(), newRefusalsCommand(), newPKICommand(), newKpmCommand(), newAuditCommand(), newDemoCommand(), newBenchCommand(), newVersionCommand(), newManCommand(), newExitCodesTopic())
+		newConfigCommand(), newStoreCommand(), newExplainCommand(), newRefusalsCommand(), newPKICommand(), newKpmCommand(), newAuditCommand(), newDemoCommand(), newBenchCommand(), newAdminCommand(), newVersionCommand(), newManCommand(), newExitCodesTopic())
 	addExamples(root)
 	completeAll(root)
+	refuseArguments(root)
 	return root
+}
+
+// refuseArguments makes wrong arguments of the commands below cmd a matter of usage.
+func refuseArguments(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			switch {
+			case err == nil:
+				return nil
+			case !cmd.HasSubCommands():
+				return muster.Refuse(muster.CodeUsage, "%s: %w", cmd.CommandPath(), err)
+			}
+			var names []string
+			for _, below := range cmd.Commands() {
+				names = append(names, below.Name())
+			}
+			return muster.Refuse(muster.CodeUsage, "%s has no command %q; the nearest is %q", cmd.CommandPath(), args[0], nearest(args[0], names))
+		}
+	}
+	for _, below := range cmd.Commands() {
+		refuseArguments(below)
+	}
 }
 
 func newExitCodesTopic() *cobra.Command {
