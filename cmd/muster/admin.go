@@ -122,7 +122,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if leave, ok := l.threshold.enter(conn.RemoteAddr()); ok {
+		if leave, ok := l.threshold.enter(conn); ok {
 			return &countedConn{conn, sync.OnceFunc(leave)}, nil
 		}
 		_ = conn.Close()

@@ -267,7 +267,9 @@ func TestOperatorsConnectionsAreBounded(t *testing.T) {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	listener := &boundedListener{Listener: socket}
-	listener.threshold.all = maxHandshakes - 1
+	for n := range maxHandshakes - 1 {
+		listener.threshold.comes(byte(n/maxFromNetwork), n)
+	}
 	accepted := make(chan net.Conn, 3)
 	var accepting sync.WaitGroup
 	accepting.Go(func() {

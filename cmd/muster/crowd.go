@@ -1,11 +1,13 @@
 package main
 
 import (
+	"container/list"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"muster"
 	"muster/handshake"
@@ -19,25 +21,37 @@ const (
 	// its own bounds.
 	maxHandshakes  = 1024
 	maxFromNetwork = 128
+	// leastStay is how long a handshake is let alone where all places are taken. Then
+	// the oldest gives way: one that waits for a processor is over sooner.
+	leastStay = 3 * time.Second
 	// maxSessions bounds the open connections of one authenticated peer at one
 	// listener. It is far above what a device or a MAF needs that loses some
 	// connections without a farewell.
 	maxSessions = 64
 )
 
-// A threshold counts the handshakes under way on a stream listener.
+// A threshold counts the handshakes under way on a stream listener. The zero value
+// is ready; it may be used by several goroutines.
 type threshold struct {
 	mu       sync.Mutex
-	all      int // guarded by mu, as all below
-	networks map[netip.Prefix]int
-	shed     uint64 // turned away so far
+	comers   list.List // *comer, from the oldest; guarded by mu, as all below
+	networks map[netip.Prefix]*list.List
+	shed     uint64 // turned away so far, or ended for another
+}
+
+// A comer is a connection that counts at a threshold.
+type comer struct {
+	conn    net.Conn
+	came    time.Time
+	network netip.Prefix
+	places  [2]*list.Element // among all, and in its network; nil when it has left
 }
 
 // count returns how many handshakes are under way.
 func (t *threshold) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.all
+	return t.comers.Len()
 }
 
 func (t *threshold) shedCount() uint64 {
@@ -46,29 +60,58 @@ func (t *threshold) shedCount() uint64 {
 	return t.shed
 }
 
-// enter counts a handshake until leave is called; ok is false if that exceeds a
-// bound.
-func (t *threshold) enter(from net.Addr) (leave func(), ok bool) {
-	network := networkOf(from)
+// enter counts a handshake on conn until leave is called; ok is false if that
+// exceeds a bound. Where it would, the oldest on the same grounds is closed to make
+// room, if it has stayed for leastStay.
+func (t *threshold) enter(conn net.Conn) (leave func(), ok bool) {
+	c := &comer{conn: conn, came: time.Now(), network: networkOf(conn.RemoteAddr())}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.all >= maxHandshakes || t.networks[network] >= maxFromNetwork {
+	if t.networks == nil {
+		t.networks = make(map[netip.Prefix]*list.List)
+	}
+	if here := t.networks[c.network]; here != nil && here.Len() >= maxFromNetwork && !t.makeRoom(here) ||
+		t.comers.Len() >= maxHandshakes && !t.makeRoom(&t.comers) {
 		t.shed++
 		return nil, false
 	}
-	if t.networks == nil {
-		t.networks = make(map[netip.Prefix]int)
+	here := t.networks[c.network]
+	if here == nil {
+		here = list.New()
+		t.networks[c.network] = here
 	}
-	t.all++
-	t.networks[network]++
+	c.places = [...]*list.Element{t.comers.PushBack(c), here.PushBack(c)}
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.all--
-		if t.networks[network]--; t.networks[network] == 0 {
-			delete(t.networks, network)
-		}
+		t.remove(c)
 	}, true
+}
+
+// makeRoom closes the oldest of some connections, if it has stayed long enough. The
+// caller holds mu.
+func (t *threshold) makeRoom(among *list.List) bool {
+	oldest := among.Front().Value.(*comer)
+	if time.Since(oldest.came) < leastStay {
+		return false
+	}
+	t.shed++
+	t.remove(oldest)
+	_ = oldest.conn.Close()
+	return true
+}
+
+// remove forgets a comer, once. The caller holds mu.
+func (t *threshold) remove(c *comer) {
+	if c.places[0] == nil {
+		return
+	}
+	t.comers.Remove(c.places[0])
+	here := t.networks[c.network]
+	if here.Remove(c.places[1]); here.Len() == 0 {
+		delete(t.networks, c.network)
+	}
+	c.places = [2]*list.Element{}
 }
 
 // networkOf returns the network that is taken as one source.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"muster"
@@ -13,49 +14,90 @@ import (
 	"muster/mef"
 )
 
-func TestThreshold(t *testing.T) {
-	t.Parallel()
-	var door threshold
-	from := func(network byte, host int) net.Addr {
-		return &net.TCPAddr{IP: net.IPv4(192, 0, network, byte(host)), Port: 1024 + host}
-	}
-	var leave func()
-	for host := range maxFromNetwork {
-		var ok bool
-		if leave, ok = door.enter(from(1, host)); !ok {
-			t.Fatalf("handshake %d of a network was shed", host)
-		}
-	}
-	if _, ok := door.enter(from(1, 200)); ok {
-		t.Error("a network has more than its share")
-	}
-	leave()
-	if _, ok := door.enter(from(1, 200)); !ok {
-		t.Error("a handshake that ended still counts")
-	}
-	entered := maxFromNetwork
-	for network := range 255 {
-		for host := range maxFromNetwork {
-			if network == 1 {
-				continue
-			}
-			if _, ok := door.enter(from(byte(network), host)); ok {
-				entered++
-			}
-		}
-	}
-	if entered != maxHandshakes {
-		t.Errorf("%d handshakes entered, not %d", entered, maxHandshakes)
-	}
-}
-
 // heard is a connection that tells whether it was closed.
 type heard struct {
 	net.Conn
+	from   net.Addr
 	closed bool
 }
 
+func (h *heard) RemoteAddr() net.Addr { return h.from }
+
 func (h *heard) Close() error { h.closed = true; return nil }
+
+// comes lets a host of a network, of 192.0.0.0/16, enter.
+func (t *threshold) comes(network byte, host int) (conn *heard, leave func(), ok bool) {
+	conn = &heard{from: &net.TCPAddr{IP: net.IPv4(192, 0, network, byte(host)), Port: 1024 + host}}
+	leave, ok = t.enter(conn)
+	return conn, leave, ok
+}
+
+func TestThreshold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var door threshold
+		var leave func()
+		for host := range maxFromNetwork {
+			var ok bool
+			if _, leave, ok = door.comes(1, host); !ok {
+				t.Fatalf("handshake %d of a network was shed", host)
+			}
+		}
+		if _, _, ok := door.comes(1, 200); ok {
+			t.Error("a network has more than its share")
+		}
+		leave()
+		leave()
+		if _, _, ok := door.comes(1, 200); !ok {
+			t.Error("a handshake that ended still counts")
+		}
+		entered := maxFromNetwork
+		for network := range 255 {
+			for host := range maxFromNetwork {
+				if network == 1 {
+					continue
+				}
+				if _, _, ok := door.comes(byte(network), host); ok {
+					entered++
+				}
+			}
+		}
+		if entered != maxHandshakes || door.count() != maxHandshakes {
+			t.Errorf("%d handshakes entered, %d are counted, not %d", entered, door.count(), maxHandshakes)
+		}
+	})
+}
+
+// TestOldestGivesWay has all places taken, in a network and altogether.
+func TestOldestGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var door threshold
+		first, leave, _ := door.comes(1, 0)
+		time.Sleep(leastStay)
+		for host := 1; host < maxFromNetwork; host++ {
+			door.comes(1, host)
+		}
+		if _, _, ok := door.comes(1, 201); !ok || !first.closed {
+			t.Error("the oldest of a network does not give way")
+		}
+		leave() // as its handshake fails
+		if _, _, ok := door.comes(1, 202); ok {
+			t.Error("one that came just now gives way, or what gave way is counted twice")
+		}
+		if door.count() != maxFromNetwork || door.shedCount() != 2 {
+			t.Errorf("%d are counted, %d were shed", door.count(), door.shedCount())
+		}
+		for n := door.count(); n < maxHandshakes; n++ {
+			door.comes(byte(2+n/maxFromNetwork), n)
+		}
+		if _, _, ok := door.comes(100, 1); ok {
+			t.Error("there are more than all")
+		}
+		time.Sleep(leastStay)
+		if _, _, ok := door.comes(100, 1); !ok {
+			t.Error("the oldest of all does not give way")
+		}
+	})
+}
 
 func TestCrowdBoundsEachPeer(t *testing.T) {
 	t.Parallel()

@@ -52,7 +52,7 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			}
 			continue
 		}
-		leave, ok := e.threshold.enter(conn.RemoteAddr())
+		leave, ok := e.threshold.enter(conn)
 		if !ok {
 			e.log.Warn("shed", "code", muster.CodeBusy, "remote", conn.RemoteAddr())
 			_ = conn.Close()
