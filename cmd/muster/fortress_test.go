@@ -104,6 +104,7 @@ type footprint struct {
 	goroutines int
 	heap       int // octets, with what is not collected yet
 	files      int // open descriptors
+	sessions   int // of authenticated peers
 }
 
 // footprint asks a process's metrics and the system.
@@ -117,12 +118,15 @@ func (p *process) footprint() (f footprint, err error) {
 	defer func() { _ = response.Body.Close() }()
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), " ")
+		name, _, _ = strings.Cut(name, "{")
 		number, _ := strconv.ParseFloat(value, 64)
 		switch name {
 		case "go_goroutines":
 			f.goroutines = int(number)
 		case "go_memstats_heap_alloc_bytes":
 			f.heap = int(number)
+		case "muster_sessions":
+			f.sessions += int(number)
 		}
 	}
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
