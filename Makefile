@@ -1,9 +1,14 @@
-# What is shipped, and what is measured.
+# What is shipped, all of it in dist, and what is measured.
 
 # VERSION is that of the release, without v.
 VERSION ?= 0.0.0
+GOARCH != go env GOARCH
+# SOURCE_DATE_EPOCH stands in the packages for every time, so that they are
+# reproducible: seconds since 1970.
+SOURCE_DATE_EPOCH ?= 1767225600
+TOOLS = dist/tools
 
-.PHONY: build manual completions bench
+.PHONY: build manual completions packages sbom bench
 
 # The same sources and the same Go give the same octets, in whatever folder.
 build:
@@ -19,6 +24,20 @@ completions: build
 	dist/muster completion bash >dist/completions/muster
 	dist/muster completion zsh >dist/completions/_muster
 	dist/muster completion fish >dist/completions/muster.fish
+
+packages: manual completions $(TOOLS)/nfpm
+	gzip -9nc CHANGELOG.md >dist/CHANGELOG.md.gz
+	rm -f dist/*.deb dist/*.rpm
+	for packager in deb rpm; do \
+		VERSION=$(VERSION) GOARCH=$(GOARCH) SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(TOOLS)/nfpm package --config deploy/package/nfpm.yaml --packager $$packager --target dist/ || exit 1; \
+	done
+
+# The modules that are in the program, and no others.
+sbom: build $(TOOLS)/cyclonedx-gomod
+	$(TOOLS)/cyclonedx-gomod bin -json -licenses -std -noserial -version $(VERSION) -output dist/muster.cdx.json dist/muster
+
+$(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod: deploy/tools/go.sum
+	GOBIN=$(CURDIR)/$(TOOLS) go -C deploy/tools install tool
 
 # The targets of docs/performance.md, on this machine.
 bench: build
