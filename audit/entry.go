@@ -19,16 +19,16 @@ type Kind string
 
 // The kinds.
 const (
-	KindStarted  Kind = "started"
-	KindStopped  Kind = "stopped"
-	KindEnrolled Kind = "enrolled"
-	KindAttached Kind = "attached"
-	KindFetched  Kind = "fetched" // a MAF got a key over the interface for that alone
-	KindRead     Kind = "read"    // a client retrieved a resource, a key among others
-	KindRefused  Kind = "refused"
-	KindChanged  Kind = "changed" // a resource was made, updated or deleted by a client
-	KindRules    Kind = "rules-replaced"
-	KindAdmin    Kind = "admin"
+	KindStarted  Kind = "started"        // the function begins
+	KindStopped  Kind = "stopped"        // the function has ended as it should
+	KindEnrolled Kind = "enrolled"       // a MEF has an enrolment of an Enrolee
+	KindAttached Kind = "attached"       // a MAF accepted a session of an Enrolee
+	KindFetched  Kind = "fetched"        // a MAF got a key over the interface for that alone
+	KindRead     Kind = "read"           // a client retrieved a resource, a key among others
+	KindRefused  Kind = "refused"        // a peer, in the handshake or with a request
+	KindChanged  Kind = "changed"        // a resource was made, updated or deleted by a client
+	KindRules    Kind = "rules-replaced" // the configuration was read anew
+	KindAdmin    Kind = "admin"          // an operator changed something
 )
 
 // maxText bounds each text of an entry in octets, and with them the entry.
@@ -40,18 +40,18 @@ const MaxLine = 32 << 10
 // An Entry is one act. Record sets Seq, Time and Writer; each text is cut at 512
 // octets.
 type Entry struct {
-	Seq     uint64      `json:"seq"`  // counts from 1 without a gap
-	Time    time.Time   `json:"time"` // UTC
-	Writer  string      `json:"writer"`
-	Kind    Kind        `json:"kind"`
-	Who     string      `json:"who,omitempty"` // the authenticated party, or the address of one that is not
-	What    string      `json:"what,omitempty"`
-	Rule    string      `json:"rule,omitempty"` // that decided
-	Enrolee string      `json:"enrolee,omitempty"`
-	KeID    string      `json:"ke_id,omitempty"`
-	Code    muster.Code `json:"code,omitempty"` // of a refusal; empty when the act was done
-	Prev    string      `json:"prev"`           // the Hash of the entry before, 64 zeros for the first
-	Hash    string      `json:"hash"`           // of Prev and the entry without Hash
+	Seq     uint64      `json:"seq"`               // counts from 1 without a gap
+	Time    time.Time   `json:"time"`              // UTC
+	Writer  string      `json:"writer"`            // the function, by its FQDN
+	Kind    Kind        `json:"kind"`              // of the act, one of those below
+	Who     string      `json:"who,omitempty"`     // the authenticated party, or the address of one that is not
+	What    string      `json:"what,omitempty"`    // was done, or to what
+	Rule    string      `json:"rule,omitempty"`    // that decided
+	Enrolee string      `json:"enrolee,omitempty"` // the Enrolee-ID that it is about
+	KeID    string      `json:"ke_id,omitempty"`   // that it is about
+	Code    muster.Code `json:"code,omitempty"`    // of a refusal; empty when the act was done
+	Prev    string      `json:"prev"`              // the Hash of the entry before, 64 zeros for the first
+	Hash    string      `json:"hash"`              // of Prev and the entry without Hash
 }
 
 // A Head is the end of a chain. The zero Head is before the first entry.
