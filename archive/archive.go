@@ -237,6 +237,8 @@ func (r *Reader) line() ([]byte, error) {
 	r.number++
 	text, err := r.in.ReadSlice('\n')
 	switch {
+	case errors.Is(err, bufio.ErrBufferFull) && r.number == 1:
+		return nil, ErrFormat
 	case errors.Is(err, bufio.ErrBufferFull):
 		return nil, r.damaged(fmt.Errorf("the line has more than %d octets", maxLine))
 	case errors.Is(err, io.EOF) && r.number == 1:

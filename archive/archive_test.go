@@ -359,7 +359,7 @@ func TestOtherFiles(t *testing.T) {
 		"{}\n":                     archive.ErrFormat,
 		"{\"format\":\"tar\"}\n":   archive.ErrFormat,
 		"[]\n":                     archive.ErrFormat,
-		strings.Repeat("x", 5<<20): archive.ErrDamaged,
+		strings.Repeat("x", 5<<20): archive.ErrFormat,
 		`{"format":"muster-store","version":2,"future":true}` + "\n":                                                           archive.ErrNewer,
 		`{"format":"muster-store","version":1}` + "\n":                                                                         archive.ErrDamaged,
 		`{"format":"muster-store","version":1,"engine":"x","schema":1,"created":"yesterday"}` + "\n":                           archive.ErrDamaged,

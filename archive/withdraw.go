@@ -4,10 +4,11 @@ package archive
 // since it may have ended after that.
 type Withdrawn struct{ Enrolments, Credentials, KeIDs, Keys, Kpms int }
 
-// A Withdrawal is a statement, in the SQL of every engine, and where the number of
-// rows that it changes goes.
+// A Withdrawal is a statement on a table, in the SQL of every engine, and where the
+// number of rows that it changes goes.
 type Withdrawal struct {
 	Count     *int
+	Table     string
 	Statement string
 }
 
@@ -17,12 +18,12 @@ type Withdrawal struct {
 // pre-provisioned keys.
 func (w *Withdrawn) Statements() []Withdrawal {
 	return []Withdrawal{
-		{&w.Enrolments, "UPDATE enrolment SET state = 3, sealed = NULL, data_key = NULL WHERE state IN (1, 2)"},
-		{&w.Credentials, `UPDATE credential SET state = 4, sealed = NULL, data_key = NULL WHERE state IN (1, 2)
+		{&w.Enrolments, "enrolment", "UPDATE enrolment SET state = 3, sealed = NULL, data_key = NULL WHERE state IN (1, 2)"},
+		{&w.Credentials, "credential", `UPDATE credential SET state = 4, sealed = NULL, data_key = NULL WHERE state IN (1, 2)
 			AND EXISTS (SELECT 1 FROM credential AS newer WHERE newer.enrolee_id = credential.enrolee_id
 				AND newer.generation > credential.generation AND newer.state IN (1, 2))`},
-		{&w.KeIDs, "UPDATE credential SET state = 2 WHERE state = 1"},
-		{&w.Keys, "UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL WHERE state = 1"},
-		{&w.Kpms, "DELETE FROM kpm WHERE state IN (1, 2)"},
+		{&w.KeIDs, "credential", "UPDATE credential SET state = 2 WHERE state = 1"},
+		{&w.Keys, "key_registration", "UPDATE key_registration SET state = 3, sealed = NULL, data_key = NULL WHERE state = 1"},
+		{&w.Kpms, "kpm", "DELETE FROM kpm WHERE state IN (1, 2)"},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"muster/archive"
 )
@@ -55,30 +56,38 @@ func Backup(ctx context.Context, path, to string, opener archive.Opener) (*archi
 // What remains is the newest credential of each Enrolee. If a newer one has replaced
 // it since the backup, its KmID opens sessions again: until the Enrolee, whose own
 // KmID is unknown now, has enrolled anew and used what it got, or until it expires.
-func Restore(ctx context.Context, backup, path string, opener archive.Opener, keep bool) (w archive.Withdrawn, report *archive.Report, err error) {
+//
+// What a later store, unless it is nil, shows as ended ends first. That includes what
+// is withdrawn by no rule: commands that were reported and registrations that were
+// deleted. With keep set, all is withdrawn of a table of which the later store does
+// not show the whole.
+func Restore(ctx context.Context, backup, path string, opener archive.Opener, keep bool, later Later) (w archive.Withdrawn, c Carried, err error) {
 	if backup, err = realPath(backup); err != nil {
-		return w, nil, err
+		return w, c, err
 	}
-	if report, err = Check(ctx, backup, opener); err != nil {
-		return w, nil, err
+	report, err := Check(ctx, backup, opener)
+	if err != nil {
+		return w, c, err
 	}
 	if !report.Sound() {
-		return w, report, fmt.Errorf("restore %s: %w: %s", backup, ErrDamaged, report.Problems[0])
+		return w, c, fmt.Errorf("restore %s: %w: %s", backup, ErrDamaged, report.Problems[0])
 	}
-	err = place(path, func(draft string) error {
+	err = place(path, func(draft string) (err error) {
 		if err := vacuum(ctx, backup, draft); err != nil {
 			return err
 		}
-		if keep {
-			return nil
+		if later != nil {
+			if c, err = carry(ctx, draft, opener, later); err != nil {
+				return err
+			}
 		}
-		w, err = withdraw(ctx, draft)
+		w, err = withdraw(ctx, draft, func(table string) bool { return !keep || slices.Contains(c.Unread, table) })
 		return err
 	})
 	if err != nil {
-		return archive.Withdrawn{}, nil, fmt.Errorf("restore %s: %w", backup, err)
+		return archive.Withdrawn{}, Carried{}, fmt.Errorf("restore %s: %w", backup, err)
 	}
-	return w, report, nil
+	return w, c, nil
 }
 
 // Withdraw takes back in a database, which has returned to an earlier state in
@@ -94,7 +103,7 @@ func Withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error)
 		return err
 	})
 	if err == nil {
-		w, err = withdraw(ctx, path)
+		w, err = withdraw(ctx, path, every)
 	}
 	if err != nil {
 		return archive.Withdrawn{}, fmt.Errorf("withdraw in %s: %w", path, err)
@@ -102,8 +111,10 @@ func Withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error)
 	return w, nil
 }
 
-// withdraw ends what a backup cannot know to be still good.
-func withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error) {
+func every(string) bool { return true }
+
+// withdraw ends what a backup cannot know to be still good, in some tables.
+func withdraw(ctx context.Context, path string, in func(table string) bool) (w archive.Withdrawn, err error) {
 	db, err := connect(path, []string{"foreign_keys(ON)", "secure_delete(ON)", "synchronous(FULL)"})
 	if err != nil {
 		return w, err
@@ -115,6 +126,9 @@ func withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error)
 	}
 	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
 	for _, step := range w.Statements() {
+		if !in(step.Table) {
+			continue
+		}
 		if *step.Count, err = changed(tx.ExecContext(ctx, step.Statement)); err != nil {
 			return archive.Withdrawn{}, err
 		}

@@ -134,7 +134,7 @@ func TestRestoreRevivesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := sqlite.Restore(t.Context(), backup, path, sealer(t), false); !errors.Is(err, fs.ErrExist) {
+	if _, _, err := sqlite.Restore(t.Context(), backup, path, sealer(t), false, nil); !errors.Is(err, fs.ErrExist) {
 		t.Fatalf("over the database: %v", err)
 	}
 
@@ -142,13 +142,13 @@ func TestRestoreRevivesNothing(t *testing.T) {
 	if err := os.WriteFile(leftover+"-wal", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := sqlite.Restore(t.Context(), backup, leftover, sealer(t), false); !errors.Is(err, fs.ErrExist) {
+	if _, _, err := sqlite.Restore(t.Context(), backup, leftover, sealer(t), false, nil); !errors.Is(err, fs.ErrExist) {
 		t.Fatalf("beside the log of another database: %v", err)
 	}
 
 	for _, keep := range []bool{false, true} {
 		path := filepath.Join(t.TempDir(), "restored.db")
-		w, _, err := sqlite.Restore(t.Context(), backup, path, sealer(t), keep)
+		w, _, err := sqlite.Restore(t.Context(), backup, path, sealer(t), keep, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestRestoreRetiresOlderCredentials(t *testing.T) {
 	}
 	for _, keep := range []bool{false, true} {
 		restored := filepath.Join(t.TempDir(), "restored.db")
-		w, _, err := sqlite.Restore(t.Context(), path, restored, sealer(t), keep)
+		w, _, err := sqlite.Restore(t.Context(), path, restored, sealer(t), keep, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,10 +64,15 @@ func Lock(ctx context.Context, path string) (io.Closer, error) {
 
 // read visits the records of a table in the order of an archive.
 func read(ctx context.Context, conn *sql.Conn, table archive.Table, visit func(archive.Record) error) error {
+	return readBy(ctx, conn, table, table.Order, visit)
+}
+
+// readBy visits the records of a table in an order of its own.
+func readBy(ctx context.Context, conn *sql.Conn, table archive.Table, order string, visit func(archive.Record) error) error {
 	columns := strings.Join(table.Columns, ", ")
 	columns = strings.Replace(columns, "targets",
 		"(SELECT json_group_array(target_id ORDER BY target_id) FROM key_target AS t WHERE t.key_id = key_registration.key_id)", 1)
-	query := fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", columns, table.Name, table.Order)
+	query := fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", columns, table.Name, order)
 	return each(ctx, conn, query, func(rows *sql.Rows) error {
 		record := table.New()
 		if err := rows.Scan(fields(record)...); err != nil {
@@ -104,7 +109,7 @@ func Import(ctx context.Context, path string, records iter.Seq2[archive.Record, 
 		if err := report.Confirm(written); err != nil || keep {
 			return err
 		}
-		w, err = withdraw(ctx, draft)
+		w, err = withdraw(ctx, draft, every)
 		return err
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ func wordsOf(cmd *cobra.Command, flag string) []string {
 
 // Placeholders that stand for files and folders in usage lines and flags.
 var (
-	filePlaces   = []string{"FILE", "LIST", "BACKUP", "FROM", "TO", "PEM", "PREFIX"}
+	filePlaces   = []string{"FILE", "LIST", "BACKUP", "LEFTOVER", "FROM", "TO", "PEM", "PREFIX"}
 	folderPlaces = []string{"DIR"}
 )
 

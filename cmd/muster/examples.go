@@ -34,7 +34,7 @@ var examples = map[string][]string{
 	"muster store import":      {"muster store import --config lab/mef.yaml mef.archive"},
 	"muster store check":       {"muster store check --config lab/mef.yaml", "muster store check --config lab/mef.yaml --file mef.backup"},
 	"muster store backup":      {"muster store backup --config lab/mef.yaml mef.backup"},
-	"muster store restore":     {"muster store restore --config lab/mef.yaml mef.backup"},
+	"muster store restore":     {"muster store restore --config lab/mef.yaml mef.backup", "muster store restore --config lab/mef.yaml --later lab/mef.db.damaged mef.backup"},
 	"muster store rotate-root": {"muster store rotate-root --config lab/mef.yaml"},
 	"muster pki root":          {`muster pki root factory --common-name "My Factory"`},
 	"muster pki intermediate":  {"muster pki intermediate line-1 --issuer factory --permit-device 0.2.481.1/100"},

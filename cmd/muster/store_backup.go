@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +37,7 @@ func refuseFile(err error) error {
 	case errors.Is(err, sqlite.ErrDamaged), errors.Is(err, archive.ErrDamaged):
 		return muster.Refuse(muster.CodeStoreDamaged, "%w", err)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), errors.Is(err, sqlite.ErrForeign), errors.Is(err, sqlite.ErrNewer),
-		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey), errors.Is(err, archive.ErrFormat), errors.Is(err, archive.ErrNewer):
+		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, sqlite.ErrEarlier), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey), errors.Is(err, archive.ErrFormat), errors.Is(err, archive.ErrNewer):
 		return configErrorf("store: %w", err)
 	}
 	return muster.Refuse(muster.CodeStoreFailed, "%w", err)
@@ -67,10 +69,10 @@ the root key too, and elsewhere.`,
 }
 
 func newStoreRestoreCommand() *cobra.Command {
-	var file string
+	var file, later string
 	var acceptOlder bool
 	cmd := &cobra.Command{
-		Use:   "restore --config FILE BACKUP",
+		Use:   "restore --config FILE [--later LEFTOVER] BACKUP",
 		Short: "Make a store of a backup; the store must not exist",
 		Long: `Make a store of a backup. Move what is left of the store away first.
 
@@ -86,6 +88,14 @@ was replaced since the backup, as after a theft, opens sessions again until the
 Enrolee has enrolled anew and attached, or until it expires: restore a backup that
 is as new as there is.
 
+Commands that were reported since the backup are issued again, and registrations
+that were deleted since are there again, unless something tells of them: --later
+names what is left of the store (its file and what lies beside it under its name, as
+far as that can be read) or a later archive or backup. Whatever is ended there ends
+in the restored store. With --accept-older nothing else does, but in tables that
+cannot be read to their end: use the two together only if the LEFTOVER is the last
+state of the store.
+
 Verdicts stand in the configuration and not in the store: a restore never lifts
 one.`,
 		Args: cobra.ExactArgs(1),
@@ -94,16 +104,70 @@ one.`,
 			if err != nil {
 				return err
 			}
-			w, _, err := sqlite.Restore(cmd.Context(), args[0], config.Path, sealer, acceptOlder)
+			newer, err := laterStore(cmd.Context(), later, sealer)
 			if err != nil {
 				return refuseFile(err)
+			}
+			w, carried, err := sqlite.Restore(cmd.Context(), args[0], config.Path, sealer, acceptOlder, newer)
+			if err != nil {
+				return refuseFile(err)
+			}
+			if err := printCarried(cmd.OutOrStdout(), later, carried); err != nil {
+				return err
 			}
 			return printWithdrawn(cmd.OutOrStdout(), "restored", w)
 		},
 	}
 	configFlag(cmd, &file)
 	cmd.Flags().BoolVar(&acceptOlder, "accept-older", false, "keep what may have ended since the backup was made")
+	cmd.Flags().StringVar(&later, "later", "", "end what this `LEFTOVER` of the store, archive or backup shows as ended")
 	return cmd
+}
+
+// laterStore reads what a file shows of a store after a backup of it, or is nil
+// without one. An archive is read to its end first, for it is whole or worth nothing.
+func laterStore(ctx context.Context, file string, opener archive.Opener) (sqlite.Later, error) {
+	if file == "" {
+		return nil, nil
+	}
+	reader, closeArchive, err := openArchive(file)
+	if errors.Is(err, archive.ErrFormat) {
+		return sqlite.Leftover(file), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range archive.NewReport().Watch(reader.Records(), opener) {
+		if err != nil {
+			return nil, errors.Join(err, closeArchive())
+		}
+	}
+	return func(_ context.Context, table archive.Table, visit func(archive.Record) error) error {
+		reader, closeArchive, err := openArchive(file)
+		if err != nil {
+			return err
+		}
+		for r, err := range reader.Records() {
+			if err == nil && r.Table() == table.Name {
+				err = visit(r)
+			}
+			if err != nil {
+				return errors.Join(err, closeArchive())
+			}
+		}
+		return closeArchive()
+	}, closeArchive()
+}
+
+func printCarried(out io.Writer, later string, c sqlite.Carried) error {
+	if later == "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "%s shows that %d records have ended and %d are gone\n", later, c.Ended, c.Gone)
+	if len(c.Unread) > 0 && err == nil {
+		_, err = fmt.Fprintf(out, "of these tables it does not show the whole: %s\n", strings.Join(c.Unread, ", "))
+	}
+	return err
 }
 
 // nextRootSuffix names the root key that takes over, beside the one in use. While

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -59,19 +59,14 @@ func (c storeConfig) examine(ctx context.Context, opener archive.Opener) (*archi
 	if c.Postgres != "" {
 		return postgres.Check(ctx, c.Postgres, opener)
 	}
-	file, err := os.Open(c.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	in := bufio.NewReader(file)
-	if first, err := in.Peek(1); err != nil || first[0] != '{' {
+	reader, closeArchive, err := openArchive(c.Path)
+	if errors.Is(err, archive.ErrFormat) {
 		return sqlite.Check(ctx, c.Path, opener)
 	}
-	reader, err := archive.NewReader(in)
 	if err != nil {
 		return nil, err
 	}
+	defer closeArchive()
 	report := archive.NewReport()
 	report.Schema = reader.Header.Schema
 	for record, err := range reader.Records() {
@@ -84,6 +79,18 @@ func (c storeConfig) examine(ctx context.Context, opener archive.Opener) (*archi
 	}
 	report.End()
 	return report, nil
+}
+
+// openArchive opens an archive; the error is archive.ErrFormat for another file.
+func openArchive(path string) (reader *archive.Reader, closeFile func() error, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if reader, err = archive.NewReader(file); err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	return reader, file.Close, nil
 }
 
 func printReport(out io.Writer, r *archive.Report, asJSON bool) error {
