@@ -31,6 +31,9 @@ func newInitCommand() *cobra.Command {
   muster maf --config %s
   muster enrol --config %s
 `, devices, lab.Dir, lab.path("mef.yaml"), lab.path("maf.yaml"), lab.path(lab.deviceFile(0)+".yaml"))
+			if err == nil && adminPort != 0 {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "  muster admin overview --config %s\n", lab.path("mef-operator.yaml"))
+			}
 			return err
 		},
 	}

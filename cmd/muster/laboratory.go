@@ -111,6 +111,20 @@ admin_fqdn: {{.Admin}}
 credentials: {path: {{.Device.File}}.credentials, root_key: {{.Device.File}}.root-key}
 `
 
+const operatorTemplate = `# The operator of {{.Operated.FQDN}} in the laboratory, for muster admin. Paths are relative to this file.
+server: https://127.0.0.1:{{.Operated.Port}}
+server_name: {{.Operated.FQDN}}
+ca: pki/operator-root.pem
+certificate: pki/operator.pem
+key: pki/operator-key.pem
+`
+
+// A labFunction is a function as its operator knows it.
+type labFunction struct {
+	File, FQDN string
+	Port       uint16
+}
+
 // A labDevice is a device as the templates know it.
 type labDevice struct{ File, ID, Name, KpmID string }
 
@@ -119,6 +133,7 @@ type labNames struct {
 	Operator         string
 	AdminPort        uint16
 	MAFAdminPort     uint16
+	Operated         labFunction
 	PSK              bool
 	MEFPort, MAFPort uint16
 	Devices          []labDevice
@@ -170,6 +185,9 @@ func (l *laboratory) write() error {
 	if err := l.render("maf.yaml", mafTemplate, names); err != nil {
 		return err
 	}
+	if err := l.writeOperators(names); err != nil {
+		return err
+	}
 	for _, names.Device = range names.Devices {
 		if err := l.render(names.Device.File+".yaml", deviceTemplate, names); err != nil {
 			return err
@@ -180,6 +198,19 @@ func (l *laboratory) write() error {
 	}
 	if names.PSK {
 		return l.writeKpms(names)
+	}
+	return nil
+}
+
+// writeOperators writes the configurations of who operates the functions, if anybody does.
+func (l *laboratory) writeOperators(names labNames) error {
+	if names.AdminPort == 0 {
+		return nil
+	}
+	for _, names.Operated = range []labFunction{{"mef", names.MEF, names.AdminPort}, {"maf", names.MAF, names.MAFAdminPort}} {
+		if err := l.render(names.Operated.File+"-operator.yaml", operatorTemplate, names); err != nil {
+			return err
+		}
 	}
 	return nil
 }

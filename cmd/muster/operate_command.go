@@ -56,14 +56,23 @@ identifier again changes nothing.`,
 
 func (o *operatorFlags) newCommandListCommand() *cobra.Command {
 	var l selection
+	var stakeholder muster.FQDN
+	var enrolee muster.EnroleeID
 	r, _ := resourceOf("commands", resourceNames(nil)) // which is there
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the commands of a running MEF, and what became of them",
+		Use:   "list --admin FQDN --enrolee ID",
+		Short: "List the commands of a client of a running MEF, and what became of them",
 		Args:  cobra.NoArgs,
-		RunE:  o.at(func(ctx context.Context, d *desk, _ []string) error { return d.list(ctx, r, &l) }),
+		RunE: o.at(func(ctx context.Context, d *desk, _ []string) error {
+			if stakeholder.IsZero() || enrolee.IsZero() {
+				return muster.Refuse(muster.CodeUsage, "%s needs --admin and --enrolee", d.cmd.CommandPath())
+			}
+			client, of := enrolee.String(), stakeholder.String()
+			l.filters = map[string]*string{"enrolee": &client, "stakeholder": &of}
+			return d.list(ctx, r, &l)
+		}),
 	}
-	l.filterFlags(cmd, *r)
+	clientFlags(cmd, &stakeholder, &enrolee)
 	l.pageFlags(cmd)
 	return cmd
 }

@@ -196,7 +196,7 @@ func (d *desk) overview(o console.Overview) error {
 		return err
 	}
 	fmt.Fprintln(d.out)
-	counts := d.table("", "HOUR", "DAY", "DAY BY QUARTERS")
+	counts := d.table("ACT", "HOUR", "DAY", "BY QUARTERS OF AN HOUR")
 	for _, kind := range []struct {
 		name string
 		of   func(console.Bucket) uint64
@@ -212,7 +212,7 @@ func (d *desk) overview(o console.Overview) error {
 		return err
 	}
 	fmt.Fprintln(d.out)
-	totals := d.table("SINCE THE START", "")
+	totals := d.table("ACT", "SINCE THE START")
 	for _, name := range slices.Sorted(maps.Keys(o.Totals)) {
 		totals.add(name, fmt.Sprint(o.Totals[name]))
 	}

@@ -65,7 +65,7 @@ func (w *watcher) watch(ctx context.Context) error {
 		if !begun || code != muster.CodeUnreachable && code != muster.CodeBusy {
 			return err
 		}
-		fmt.Fprintf(w.notes, "the connection ended: %v\n", err)
+		fmt.Fprintf(w.notes, "the connection ended: %s\n", printable(err.Error()))
 		if sleep(ctx, pause) != nil {
 			return nil
 		}

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 // TestScripts gives each script ports of its own, for they run side by side.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: func(env *testscript.Env) error {
-		for _, name := range []string{"MEF_PORT", "MAF_PORT"} {
+		for _, name := range []string{"MEF_PORT", "MAF_PORT", "ADMIN_PORT"} {
 			port, err := quietPort()
 			if err != nil {
 				return err
