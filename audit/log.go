@@ -22,11 +22,25 @@ var ErrInUse = errors.New("the audit log is in use")
 // maxBatch is how many entries share one write and one fsync.
 const maxBatch = 256
 
+// A Line is an entry and its line in the file, without its end.
+type Line struct {
+	Entry
+	Text []byte
+}
+
 // A Sink takes a copy of the lines of entries that are in the file, in their order.
 type Sink interface {
-	// Write is called by one goroutine, with one entry's line without its end.
-	Write(e Entry, line []byte) error
+	// Write is called by one goroutine, with the lines that have become durable
+	// together. An error is for all of them.
+	Write(lines []Line) error
 	Close() error
+}
+
+// A Follower is a Sink that says after which entry it goes on. Open gives it what
+// it lacks of the newest two files.
+type Follower interface {
+	Sink
+	Last() (seq uint64, err error)
 }
 
 // A Config describes a Log.
@@ -61,7 +75,6 @@ type Log struct {
 
 type waiting struct {
 	entry Entry
-	line  []byte
 	done  chan error
 }
 
@@ -92,15 +105,22 @@ func (l *Log) resume() (err error) {
 	if err != nil {
 		return err
 	}
+	behind, err := l.behind()
+	if err != nil {
+		return err
+	}
 	// After a rotation, the newest file may be empty. Older ones may have been
 	// archived, and are Verify's.
 	for _, file := range files[max(0, len(files)-2):] {
 		if l.head, err = beginning(file, l.head); err != nil {
 			return err
 		}
-		if l.head, err = verifyFile(file, l.head, func(Entry, Head) {}); err != nil {
+		if l.head, err = verifyFile(file, l.head, behind.take); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Base(file), err)
 		}
+	}
+	if err := behind.catchUp(); err != nil {
+		return err
 	}
 	l.size, err = l.file.Seek(0, io.SeekEnd)
 	return err
@@ -230,53 +250,54 @@ func (l *Log) run() {
 
 // write appends a batch and answers those who wait for it.
 func (l *Log) write(batch []waiting) {
-	err := l.append(batch)
-	for _, w := range batch {
-		each := err
+	lines, err := l.append(batch)
+	if err == nil {
 		for _, s := range l.config.Sinks {
-			if err == nil {
-				each = errors.Join(each, s.Write(w.entry, w.line))
-			}
+			err = errors.Join(err, s.Write(lines))
 		}
-		w.done <- each
+	}
+	for _, w := range batch {
+		w.done <- err
 	}
 }
 
-func (l *Log) append(batch []waiting) error {
+func (l *Log) append(batch []waiting) ([]Line, error) {
 	if l.broken != nil {
-		return l.broken
+		return nil, l.broken
 	}
 	if l.size >= l.config.MaxSize {
 		if err := l.rotate(); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	lines := make([]Line, len(batch))
 	var text bytes.Buffer
 	head, now := l.head, time.Now()
-	for i := range batch {
-		var err error
-		batch[i].entry.Time = now
-		if batch[i].line, head, err = head.chain(batch[i].entry); err != nil {
-			return err
+	for i, w := range batch {
+		w.entry.Time = now
+		line, next, err := head.chain(w.entry)
+		if err != nil {
+			return nil, err
 		}
-		text.Write(batch[i].line)
-		batch[i].line = batch[i].line[:len(batch[i].line)-1]
-		batch[i].entry.Seq = head.Seq
+		head = next
+		text.Write(line)
+		lines[i] = Line{w.entry, line[:len(line)-1]}
+		lines[i].Seq = head.Seq
 	}
 	if _, err := l.file.Write(text.Bytes()); err != nil {
 		// As with a full disk: what was written of it goes, and the next may succeed.
 		if cut := l.file.Truncate(l.size); cut != nil {
 			l.broken = fmt.Errorf("%w, and what was written of it stays: %w", err, cut)
 		}
-		return err
+		return nil, err
 	}
 	if err := l.file.Sync(); err != nil {
 		// What a disk holds after a failed fsync, nobody can say.
 		l.broken = err
-		return err
+		return nil, err
 	}
 	l.head, l.size = head, l.size+int64(text.Len())
-	return nil
+	return lines, nil
 }
 
 // rotate closes the file under its number and begins another. The chain goes on.

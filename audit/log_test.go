@@ -210,10 +210,10 @@ func TestStalledSyslog(t *testing.T) {
 	defer server.Close()
 	sink, err := audit.NewSyslog("tcp://" + server.Addr().String())
 	must(t, err)
-	if err := sink.Write(audit.Entry{}, make([]byte, 16<<20)); err == nil {
+	if err := sink.Write([]audit.Line{{Text: make([]byte, 16<<20)}}); err == nil {
 		t.Fatal("the server has read 16 MiB")
 	}
-	if err := sink.Write(audit.Entry{}, nil); err == nil {
+	if err := sink.Write([]audit.Line{{}}); err == nil {
 		t.Error("the server was asked again at once")
 	}
 	must(t, sink.Close())

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -46,7 +47,15 @@ func NewSyslog(target string) (Sink, error) {
 }
 
 // Write implements Sink.
-func (s *syslog) Write(e Entry, line []byte) error {
+func (s *syslog) Write(lines []Line) error {
+	var errs []error
+	for _, line := range lines {
+		errs = append(errs, s.write(line.Entry, line.Text))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *syslog) write(e Entry, line []byte) error {
 	begun := time.Now()
 	if begun.Before(s.until) {
 		return s.failed

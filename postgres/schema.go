@@ -177,6 +177,20 @@ CREATE INDEX key_registration_data_key ON key_registration (data_key) WHERE data
 CREATE INDEX kpm_data_key ON kpm (data_key) WHERE data_key IS NOT NULL;
 `, `
 DROP INDEX enrolment_data_key, credential_data_key, key_registration_data_key, kpm_data_key;
+`}, {`
+CREATE TABLE audit_entry (
+	log text COLLATE "C" NOT NULL,
+	seq bigint NOT NULL CHECK (seq > 0),
+	line text NOT NULL,
+	CONSTRAINT audit_entry_key PRIMARY KEY (log, seq)
+);
+CREATE FUNCTION audit_entry_stays() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RAISE EXCEPTION 'audit entries stay as they are'; END $$;
+CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
+	FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_stays();
+`, `
+DROP TABLE audit_entry;
+DROP FUNCTION audit_entry_stays;
 `}}
 }
 

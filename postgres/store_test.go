@@ -120,6 +120,7 @@ func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, opener()) }
 func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, opener()) }
 func TestKpmStore(t *testing.T)     { mustertest.KpmStore(t, opener()) }
 func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, opener()) }
+func TestAuditStore(t *testing.T)   { mustertest.AuditStore(t, opener()) }
 func TestRegisters(t *testing.T)    { mustertest.Registers(t, opener()) }
 
 func sealedOpener(parameters ...string) func(t testing.TB) (*postgres.Store, func() *postgres.Store, func(string) string) {

@@ -147,6 +147,15 @@ CREATE INDEX kpm_data_key ON kpm (data_key) WHERE data_key IS NOT NULL;
 `, `
 DROP INDEX key_registration_source;
 CREATE INDEX key_registration_source ON key_registration (source_id, key_id);
+`, `
+CREATE TABLE audit_entry (
+	log TEXT NOT NULL,
+	seq INTEGER NOT NULL CHECK (seq > 0),
+	line TEXT NOT NULL,
+	PRIMARY KEY (log, seq)
+) STRICT;
+CREATE TRIGGER audit_entry_unchanged BEFORE UPDATE ON audit_entry BEGIN SELECT RAISE(ABORT, 'audit entries stay as they are'); END;
+CREATE TRIGGER audit_entry_kept BEFORE DELETE ON audit_entry BEGIN SELECT RAISE(ABORT, 'audit entries stay'); END;
 `}
 }
 

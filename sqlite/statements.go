@@ -57,6 +57,8 @@ type writeStatements struct {
 
 	commandRow, insertCommand, issueCommand, reportCommand, sweepCommands *sql.Stmt
 
+	auditEnd, auditLine, insertAudit *sql.Stmt
+
 	swap           [sealedTableCount]*sql.Stmt
 	forgetDataKeys *sql.Stmt
 }
@@ -166,6 +168,9 @@ func (w *writeStatements) all() []statement {
 			SELECT rowid FROM kpm WHERE state < 3 AND until <= ? LIMIT ?)`},
 
 		{&w.commandRow, "SELECT description FROM command WHERE function = ? AND registration = ? AND cmd_id = ?"},
+		{&w.auditEnd, selectAuditEnd},
+		{&w.auditLine, "SELECT line FROM audit_entry WHERE log = ?1 AND seq = ?2"},
+		{&w.insertAudit, "INSERT INTO audit_entry (log, seq, line) VALUES (?1, ?2, ?3)"},
 		{&w.insertCommand, `INSERT INTO command (function, registration, cmd_id, description, status, created, changed)
 			VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5)`},
 		{&w.issueCommand, `UPDATE command SET status = CASE status WHEN 0 THEN 10 ELSE 11 END, changed = ?3
@@ -194,6 +199,8 @@ type readStatements struct {
 	kpm, kpmActivated *sql.Stmt
 
 	key, commandPending, commands *sql.Stmt
+
+	auditEnd, auditLines *sql.Stmt
 
 	enrolments, enrolmentsByKeID                      *sql.Stmt
 	credentials, credentialsByKeID, credentialsByKmID *sql.Stmt
@@ -236,6 +243,8 @@ func (r *readStatements) all() []statement {
 			FROM key_registration WHERE key_id = ?1 AND state = 1 AND expires > ?3 AND (source_id = ?2
 			OR EXISTS (SELECT 1 FROM key_target WHERE key_id = ?1 AND target_id = ?2))`},
 		{&r.commandPending, "SELECT count(*) > 0 FROM command WHERE function = ? AND registration = ? AND status < 20"},
+		{&r.auditEnd, selectAuditEnd},
+		{&r.auditLines, "SELECT line FROM audit_entry WHERE log = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"},
 		{&r.commands, `SELECT cmd_id, description, status, created, changed FROM command
 			WHERE function = ? AND registration = ? ORDER BY position`},
 
@@ -263,3 +272,5 @@ const (
 	enrolmentRecord  = "SELECT ke_id, enrolee_id, maf_id, generation, certificate, state, created, expires, fetched_at, fetches FROM enrolment"
 	credentialRecord = "SELECT km_id, ke_id, enrolee_id, generation, state, created, expires, ke_id_until FROM credential"
 )
+
+const selectAuditEnd = "SELECT coalesce(max(seq), 0) FROM audit_entry WHERE log = ?1"

@@ -68,6 +68,7 @@ func TestTEFStore(t *testing.T) { mustertest.TEFStore(t, open) }
 
 func TestKeyStore(t *testing.T)     { mustertest.KeyStore(t, open) }
 func TestCommandStore(t *testing.T) { mustertest.CommandStore(t, open) }
+func TestAuditStore(t *testing.T)   { mustertest.AuditStore(t, open) }
 func TestRegisters(t *testing.T)    { mustertest.Registers(t, open) }
 
 func TestSealedStore(t *testing.T) {

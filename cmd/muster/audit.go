@@ -24,6 +24,8 @@ type auditConfig struct {
 	File string `yaml:"file"`
 	// Syslog is a server that gets each entry too, as unixgram:///dev/log, udp://HOST:514 or tcp://HOST:601.
 	Syslog string `yaml:"syslog"`
+	// Store is a name under which each entry is kept in the function's store too, one for each process that shares it; none by default.
+	Store string `yaml:"store"`
 	// FailClosed answers no peer whose act could not be written down; else the log of the program tells of the failure.
 	FailClosed bool `yaml:"fail_closed"`
 }
@@ -47,8 +49,8 @@ type trail struct {
 }
 
 // openTrail opens the trail of a function, if its configuration wants one.
-func (s *service) openTrail(config auditConfig, admin adminConfig, writer muster.FQDN) error {
-	t, err := config.open(writer, s.log)
+func (s *service) openTrail(config auditConfig, admin adminConfig, writer muster.FQDN, store audit.Store) error {
+	t, err := config.open(writer, s.log, store)
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func (s *service) openTrail(config auditConfig, admin adminConfig, writer muster
 }
 
 // open opens the log, and returns nil if there is to be none.
-func (c auditConfig) open(writer muster.FQDN, log *slog.Logger) (*trail, error) {
+func (c auditConfig) open(writer muster.FQDN, log *slog.Logger, store audit.Store) (*trail, error) {
 	if c.File == "" {
 		if c != (auditConfig{}) {
 			return nil, configErrorf("audit lacks file")
@@ -79,6 +81,9 @@ func (c auditConfig) open(writer muster.FQDN, log *slog.Logger) (*trail, error) 
 			return nil, configErrorf("audit.syslog: %w", err)
 		}
 		config.Sinks = []audit.Sink{sink}
+	}
+	if c.Store != "" {
+		config.Sinks = append(config.Sinks, audit.NewStoreSink(store, c.Store))
 	}
 	opened, err := audit.Open(config)
 	if errors.Is(err, audit.ErrBroken) {
@@ -234,10 +239,10 @@ func newAuditCommand() *cobra.Command {
 }
 
 func newAuditVerifyCommand() *cobra.Command {
-	var from, pinned string
+	var from, pinned, config string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "verify FILE",
+		Use:   "verify [FILE]",
 		Short: "Check that an audit log is what was written",
 		Long: `Check that an audit log, with the files that its rotation has closed, is what was
 written: no entry was changed, removed, put in or moved. Print its head.
@@ -245,8 +250,11 @@ written: no entry was changed, removed, put in or moved. Print its head.
 That the end was cut off shows only against a head that was kept elsewhere:
 --head HEAD demands that the log contains it. Where the oldest files were
 archived, --from HEAD says after which entry the rest begins. Exit code 0 means
-that all holds, 3 that it does not.`,
-		Args: cobra.ExactArgs(1),
+that all holds, 3 that it does not.
+
+--config takes the log that a function keeps in its store, in place of a file. The
+function must not be running if its store is a file.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			start, err := parseHead(from)
 			if err != nil {
@@ -261,14 +269,22 @@ that all holds, 3 that it does not.`,
 				encoder := json.NewEncoder(cmd.OutOrStdout())
 				visit = func(e audit.Entry) { _ = encoder.Encode(e) }
 			}
-			head, err := audit.Verify(args[0], start, pin, visit)
+			if (len(args) == 1) == (config != "") {
+				return muster.Refuse(muster.CodeUsage, "%s takes either a file or --config", cmd.CommandPath())
+			}
+			var head audit.Head
+			if config != "" {
+				head, err = verifyStored(cmd.Context(), config, start, pin, visit)
+			} else {
+				head, err = audit.Verify(args[0], start, pin, visit)
+			}
 			if errors.Is(err, audit.ErrBroken) {
 				return muster.Refuse(muster.CodeAuditBroken, "%w", err)
 			} else if err != nil {
 				return configErrorf("%w", err)
 			}
 			if head == start {
-				return muster.Refuse(muster.CodeUsage, "%s: no entry in it", args[0])
+				return muster.Refuse(muster.CodeUsage, "the log has no entry")
 			}
 			if !asJSON {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "entries %d to %d hold\nhead %s\n", start.Seq+1, head.Seq, head)
@@ -276,10 +292,54 @@ that all holds, 3 that it does not.`,
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&config, "config", "", "the configuration `FILE` of a function whose store has the log")
 	cmd.Flags().StringVar(&from, "from", "", "the `HEAD` after which the log begins")
 	cmd.Flags().StringVar(&pinned, "head", "", "a `HEAD` that the log has to contain")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the entries, one JSON object a line")
 	return cmd
+}
+
+// verifyStored verifies the log that a function's store has.
+func verifyStored(ctx context.Context, file string, from, pinned audit.Head, visit func(audit.Entry)) (audit.Head, error) {
+	name, err := readAuditStore(file)
+	if err != nil {
+		return from, err
+	}
+	config, err := readStoreConfig(file)
+	if err != nil {
+		return from, err
+	}
+	store, err := openStore(ctx, config)
+	if err != nil {
+		return from, err
+	}
+	head, err := audit.VerifyStore(ctx, store, name, from, pinned, visit)
+	return head, errors.Join(err, store.Close())
+}
+
+// readAuditStore reads the name of the log in the store of a function.
+func readAuditStore(file string) (string, error) {
+	var config auditConfig
+	switch kind, err := kindOf(file); {
+	case err != nil:
+		return "", err
+	case kind == "mef":
+		c, err := readMEFConfig(file)
+		if err != nil {
+			return "", err
+		}
+		config = c.Audit
+	case kind == "maf":
+		c, err := readMAFConfig(file)
+		if err != nil {
+			return "", err
+		}
+		config = c.Audit
+	}
+	if config.Store == "" {
+		return "", configErrorf("%s: audit has no store", file)
+	}
+	return config.Store, nil
 }
 
 func parseHead(s string) (audit.Head, error) {

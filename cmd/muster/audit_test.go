@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"muster"
 	"muster/audit"
@@ -65,10 +67,41 @@ func TestAuditTellsOfAnEnrolment(t *testing.T) {
 	if code := run(t.Context(), []string{"audit", "verify", w.mef.Audit.File}, nil, &out, &complaints); code != exitRefused || !strings.Contains(complaints.String(), string(muster.CodeAuditBroken)) {
 		t.Errorf("a changed log: %d, %s", code, &complaints)
 	}
-	_, err = w.mef.Audit.open(w.mef.FQDN, newLogger(newJournal()))
+	_, err = w.mef.Audit.open(w.mef.FQDN, newLogger(newJournal()), nil)
 	wantCode(t, err, muster.CodeAuditBroken)
 	if code := run(t.Context(), []string{"audit", "verify", filepath.Join(dir, "none", "audit")}, nil, &out, &complaints); code != exitUsage {
 		t.Errorf("no log: %d, %s", code, &complaints)
+	}
+}
+
+// TestAuditInTheStore has a MEF keep its log in its store too, and verifies it there.
+func TestAuditInTheStore(t *testing.T) {
+	t.Parallel()
+	lab := &laboratory{Dir: filepath.Join(t.TempDir(), "lab"), Devices: 1, now: time.Now()}
+	must(t, lab.write())
+	file := lab.path("mef.yaml")
+	text, err := os.ReadFile(file)
+	must(t, err)
+	text = regexp.MustCompile(`(?m)^(audit|admin):.*\n`).ReplaceAll(text, nil)
+	text = regexp.MustCompile(`(?m)^listen:.*\n`).ReplaceAll(text, []byte("listen: {tls: \"127.0.0.1:0\"}\naudit: {file: audit.log, store: mef-1, fail_closed: true}\n"))
+	must(t, os.WriteFile(file, text, 0o600))
+	for range 2 {
+		config, err := readMEFConfig(file)
+		must(t, err)
+		service, err := startMEF(t.Context(), config, newLogger(newJournal()), observer{})
+		must(t, err)
+		must(t, service.stop())
+	}
+	_, ofFile, _ := command(t, "audit", "verify", lab.path("audit.log"))
+	code, ofStore, stderr := command(t, "audit", "verify", "--config", file)
+	if code != exitOK || ofStore != ofFile || !strings.Contains(ofStore, "entries 1 to 4 hold") {
+		t.Errorf("exit code %d, in the store %q, in the file %q; %s", code, ofStore, ofFile, stderr)
+	}
+	if code, _, _ := command(t, "audit", "verify", "--config", lab.path("maf.yaml")); code != exitUsage {
+		t.Errorf("without a log in the store: exit code %d", code)
+	}
+	if code, _, _ := command(t, "audit", "verify"); code != exitUsage {
+		t.Errorf("of nothing: exit code %d", code)
 	}
 }
 
@@ -78,15 +111,15 @@ func TestAuditFailsClosed(t *testing.T) {
 	name, err := muster.ParseFQDN("mef.example.com")
 	must(t, err)
 	for _, closed := range []bool{true, false} {
-		trail, err := auditConfig{File: filepath.Join(t.TempDir(), "audit"), FailClosed: closed}.open(name, newLogger(newJournal()))
+		trail, err := auditConfig{File: filepath.Join(t.TempDir(), "audit"), FailClosed: closed}.open(name, newLogger(newJournal()), nil)
 		must(t, err)
 		must(t, trail.close())
 		if err := trail.write(t.Context(), audit.Entry{Kind: audit.KindAdmin}); closed != (muster.CodeOf(err) == muster.CodeStoreFailed) {
 			t.Errorf("fail_closed %v: %v", closed, err)
 		}
 	}
-	_, err = auditConfig{FailClosed: true}.open(name, newLogger(newJournal()))
+	_, err = auditConfig{FailClosed: true}.open(name, newLogger(newJournal()), nil)
 	wantCode(t, err, muster.CodeConfiguration)
-	_, err = auditConfig{File: "x", Syslog: "ftp://x"}.open(name, newLogger(newJournal()))
+	_, err = auditConfig{File: "x", Syslog: "ftp://x"}.open(name, newLogger(newJournal()), nil)
 	wantCode(t, err, muster.CodeConfiguration)
 }

@@ -128,7 +128,7 @@ func startMAF(ctx context.Context, config *mafConfig, log *slog.Logger, seen obs
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
-	if err := s.openTrail(config.Audit, config.Admin, config.FQDN); err != nil {
+	if err := s.openTrail(config.Audit, config.Admin, config.FQDN, store); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	assemble := func(config *mafConfig) (role, *mefClients, error) {

@@ -182,7 +182,7 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 		return nil, errors.Join(err, s.stop())
 	}
 	s.askAfter(status)
-	if err := s.openTrail(config.Audit, config.Admin, config.FQDN); err != nil {
+	if err := s.openTrail(config.Audit, config.Admin, config.FQDN, store); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	assemble := func(config *mefConfig) (role, error) {

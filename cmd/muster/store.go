@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster"
+	"muster/audit"
 	"muster/maf"
 	"muster/mef"
 	"muster/postgres"
@@ -49,6 +50,7 @@ type database interface {
 	mafStore
 	RotateDataKey(ctx context.Context) error
 	Reseal(ctx context.Context, limit int) (int, error)
+	audit.Store
 	Pending() int
 	Ping(ctx context.Context) error
 	Close() error
