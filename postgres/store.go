@@ -1,7 +1,7 @@
-// Package postgres keeps enrolments, credentials, registrations, registered keys
-// and commands in a PostgreSQL database that several processes share. It
-// implements mef.Store, mef.KpmStore, maf.Store, tef.Store, tef.KeyStore and
-// tef.CommandStore, and the registers that list what they keep.
+// Package postgres keeps enrolments, credentials, registrations, registered keys,
+// commands and audit entries in a PostgreSQL database that several processes share.
+// It implements mef.Store, mef.KpmStore, maf.Store, tef.Store, tef.KeyStore,
+// tef.CommandStore and audit.Store, and the registers that list what they keep.
 //
 // A process keeps no state that matters: what one Store has written another reads
 // at once, and any of them may be killed. Each event that may happen once hangs on

@@ -1,6 +1,7 @@
 // Package sqlite keeps enrolments, credentials, registrations, registered keys,
 // commands and audit entries in one SQLite file. It implements the stores of mef,
-// maf, tef and audit; one file may serve all, though a MEF and a MAF usually have one each.
+// maf, tef and audit; one file may serve all, though a MEF and a MAF usually have
+// one each.
 //
 // One goroutine writes, and commits together whatever waits, so that a single
 // sync of the disk serves many callers; readers run beside it on the write-ahead
