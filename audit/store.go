@@ -140,7 +140,7 @@ func VerifyStore(ctx context.Context, store Store, log string, from, pinned Head
 			return head, err
 		}
 		for _, line := range lines {
-			e, next, err := head.follow([]byte(line))
+			e, next, err := head.Follow([]byte(line))
 			if err != nil {
 				return head, err
 			}
