@@ -108,52 +108,74 @@ func configuredElsewhere(what, id string) error {
 	return muster.Refuse(muster.CodeResourceConflict, "the %s %s stands in the configuration, and is changed there", what, id)
 }
 
+// A gate is what instructions that a caller gives have to pass.
+type gate struct {
+	who        caller
+	keeper     RuleKeeper
+	anchors    map[string]bool // that are known
+	groups     []Instruction   // beyond the caller's scope
+	configured map[string]bool // identifiers of instructions
+	managed    map[string]int  // where those of operators stand
+}
+
+func (s *Server) gate(who caller, configured Rules, managed *Rules) gate {
+	g := gate{who, s.config.Rules, map[string]bool{}, nil, map[string]bool{}, map[string]int{}}
+	for _, a := range slices.Concat(configured.Anchors, managed.Anchors) {
+		g.anchors[a.ID] = true
+	}
+	for _, in := range slices.Concat(configured.Instructions, managed.Instructions) {
+		if in.Pattern != "" && !in.scoped(who.Scope) {
+			g.groups = append(g.groups, in)
+		}
+	}
+	for _, in := range configured.Instructions {
+		g.configured[in.ID] = true
+	}
+	for i, in := range managed.Instructions {
+		g.managed[in.ID] = i
+	}
+	return g
+}
+
 // accept makes an instruction of an operator ready to be kept, or returns what is
-// wrong with it by itself.
-func (s *Server) accept(who caller, in *Instruction, known func(anchor string) bool) error {
+// wrong with it by itself. Whose Enrolees are bounded cannot have the devices of
+// another's group by naming them more exactly than it does.
+func (g gate) accept(in *Instruction) error {
 	*in = in.Identified()
 	in.Origin = FromOperators
-	if !in.scoped(who.Scope) {
+	if !in.scoped(g.who.Scope) {
 		return muster.Refuse(muster.CodeRequestNotAllowed, "its Enrolees are not those of the caller's stakeholder")
 	}
 	for _, anchor := range in.Anchors {
-		if !known(anchor) {
+		if !g.anchors[anchor] {
 			return muster.Refuse(muster.CodeConfiguration, "there is no anchor %s", anchor)
 		}
 	}
-	return s.config.Rules.Check(*in)
-}
-
-// A shelf finds instructions by their identifiers.
-type shelf struct {
-	configured map[string]bool
-	managed    map[string]int
-}
-
-func shelve(configured Rules, managed *Rules) shelf {
-	s := shelf{map[string]bool{}, map[string]int{}}
-	for _, in := range configured.Instructions {
-		s.configured[in.ID] = true
+	if err := g.keeper.Check(*in); err != nil {
+		return err
 	}
-	for i, in := range managed.Instructions {
-		s.managed[in.ID] = i
+	for _, group := range g.groups {
+		if g.keeper.Takes(*in, group) {
+			return muster.Refuse(muster.CodeRequestNotAllowed, "its certificates are those of a group of another stakeholder")
+		}
 	}
-	return s
+	return nil
 }
 
-// put puts an instruction among the operators', and says what became of it.
-func (s shelf) put(managed *Rules, in Instruction, replace bool) (done Imported, err error) {
-	i, there := s.managed[in.ID]
+// put puts an instruction among the operators', and says what became of it. To
+// replace, the caller has to be the one of the instruction that is there.
+func (g gate) put(managed *Rules, in Instruction, replace bool) (done Imported, err error) {
+	i, there := g.managed[in.ID]
 	switch {
-	case s.configured[in.ID]:
+	case g.configured[in.ID]:
 		err = muster.Refuse(muster.CodeResourceConflict, "the configuration has an instruction for the same certificates or keys")
 	case !there:
-		s.managed[in.ID] = len(managed.Instructions)
+		g.managed[in.ID] = len(managed.Instructions)
 		managed.Instructions = append(managed.Instructions, in)
 		done.Created = 1
 	case reflect.DeepEqual(managed.Instructions[i], in):
 		done.Unchanged = 1
-	case replace:
+	case replace && managed.Instructions[i].scoped(g.who.Scope):
 		managed.Instructions[i] = in
 		done.Replaced = 1
 	default:
@@ -165,22 +187,14 @@ func (s shelf) put(managed *Rules, in Instruction, replace bool) (done Imported,
 func (s *Server) createInstruction(ctx context.Context, who caller, in Instruction) (Instruction, error) {
 	in = in.Identified()
 	err := s.config.Rules.Edit(ctx, who.act("create instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
-		if err := s.accept(who, &in, anchorsOf(configured, managed)); err != nil {
+		gate := s.gate(who, configured, managed)
+		if err := gate.accept(&in); err != nil {
 			return err
 		}
-		_, err := shelve(configured, managed).put(managed, in, false)
+		_, err := gate.put(managed, in, false)
 		return err
 	})
 	return in, err
-}
-
-// anchorsOf returns whether an anchor is known.
-func anchorsOf(configured Rules, managed *Rules) func(string) bool {
-	known := map[string]bool{}
-	for _, a := range slices.Concat(configured.Anchors, managed.Anchors) {
-		known[a.ID] = true
-	}
-	return func(id string) bool { return known[id] }
 }
 
 // own returns the index of an operators' instruction that the caller may change, if
@@ -218,7 +232,7 @@ func (s *Server) replaceInstruction(ctx context.Context, who caller, seen ref, i
 			return err
 		}
 		managed.Instructions[i] = in
-		return s.accept(who, &managed.Instructions[i], anchorsOf(configured, managed))
+		return s.gate(who, configured, managed).accept(&managed.Instructions[i])
 	})
 	in.Origin = FromOperators
 	return in, err
@@ -243,14 +257,13 @@ func (s *Server) importInstructions(ctx context.Context, who caller, order Impor
 	act := who.act(fmt.Sprintf("import %d instructions", len(order.Instructions)))
 	err := s.config.Rules.Edit(ctx, act, order.DryRun, func(configured Rules, managed *Rules) error {
 		var wrong faults
-		known := anchorsOf(configured, managed)
-		there := shelve(configured, managed)
+		gate := s.gate(who, configured, managed)
 		for i := range order.Instructions {
 			in := order.Instructions[i]
-			err := s.accept(who, &in, known)
+			err := gate.accept(&in)
 			var one Imported
 			if err == nil {
-				one, err = there.put(managed, in, order.Replace)
+				one, err = gate.put(managed, in, order.Replace)
 			}
 			if err != nil && len(wrong.list) < maxFaults {
 				wrong.list = append(wrong.list, Fault{i, muster.CodeOf(err), err.Error()})

@@ -145,6 +145,10 @@ type RuleKeeper interface {
 	// Check returns what is wrong with one instruction by itself, whose anchors are
 	// known. It is called by edit.
 	Check(in Instruction) error
+
+	// Takes reports whether an instruction, being the more exact one, would decide
+	// about certificates that are a group's. It is called by edit, after Check.
+	Takes(in, group Instruction) bool
 }
 
 func (r *Rules) instruction(id string) int {

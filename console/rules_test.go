@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -82,7 +83,7 @@ func TestTenantsAreApart(t *testing.T) {
 	w := newWorld(t)
 	foreign := Instruction{Name: "a", EnroleeID: "//sp.example/1", Targets: []string{"maf.example.com"}}
 	foreign = foreign.Identified()
-	group := Instruction{Pattern: "*", Template: "//{serial}", Targets: []string{"maf.example.com"}}
+	group := Instruction{Pattern: "0.2.*", Template: "//{serial}", Targets: []string{"maf.example.com"}}
 	group = group.Identified()
 	w.managed.Instructions = []Instruction{foreign, group}
 	for _, in := range w.managed.Instructions {
@@ -94,6 +95,13 @@ func TestTenantsAreApart(t *testing.T) {
 	taken := foreign
 	taken.EnroleeID = tenantScope + "1" // the same certificates, for an Enrolee of one's own
 	w.want("tenant", http.MethodPut, "/v1/instructions/"+foreign.ID, taken, http.StatusNotFound, muster.CodeResourceUnknown)
+	w.want("tenant", http.MethodPost, "/v1/instructions/import", Import{Instructions: []Instruction{taken}, Replace: true}, http.StatusUnprocessableEntity, muster.CodeConfiguration)
+	taken.Name = "0.2.1" // one of the group, named exactly
+	w.want("tenant", http.MethodPost, "/v1/instructions", taken, http.StatusForbidden, muster.CodeRequestNotAllowed)
+	w.want("tenant", http.MethodPost, "/v1/instructions/import", Import{Instructions: []Instruction{taken}}, http.StatusUnprocessableEntity, muster.CodeConfiguration)
+	if !reflect.DeepEqual(w.managed.Instructions, []Instruction{foreign, group}) {
+		t.Errorf("a tenant has changed the rules to %+v", w.managed.Instructions)
+	}
 	if _, page := w.do("tenant", http.MethodGet, "/v1/instructions", nil); len(page["items"].([]any)) != 0 {
 		t.Errorf("a tenant sees %v", page)
 	}

@@ -216,7 +216,7 @@ func (w *world) Watch(ctx context.Context, _ uint64, tell func(Event) error) err
 	}
 }
 
-// Rules implements RuleKeeper, as do Edit and Check.
+// Rules implements RuleKeeper, as do Edit, Check and Takes.
 func (w *world) Rules(context.Context) (configured, managed Rules, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -241,6 +241,10 @@ func (w *world) Check(in Instruction) error {
 		return muster.Refuse(muster.CodeConfiguration, "there is no target")
 	}
 	return nil
+}
+
+func (w *world) Takes(in, group Instruction) bool {
+	return strings.HasPrefix(in.Name+in.Pattern, strings.TrimSuffix(group.Pattern, "*"))
 }
 
 // as returns the identity of a client with a name under example.com.

@@ -3,6 +3,7 @@ package mef
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"muster"
@@ -89,6 +90,21 @@ func (in *Instruction) Check() error {
 		seen[target] = true
 	}
 	return nil
+}
+
+// Takes reports whether the instruction decides about certificates that are those
+// of a group, because it names them more exactly under one of the same roots.
+func (in *Instruction) Takes(group *Instruction) bool {
+	sameRoot := slices.ContainsFunc(in.Anchors, func(one *x509.Certificate) bool {
+		return slices.ContainsFunc(group.Anchors, func(other *x509.Certificate) bool { return anchorOf(one) == anchorOf(other) })
+	})
+	switch {
+	case !sameRoot:
+		return false
+	case in.isGroup():
+		return len(in.Pattern.fixed) >= len(group.Pattern.fixed) && slices.ContainsFunc(in.Pattern.samples(), group.Pattern.Covers)
+	}
+	return group.Pattern.Covers(in.Certificate)
 }
 
 // of returns the instruction for one Enrolee of the group.

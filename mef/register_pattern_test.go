@@ -8,6 +8,7 @@ import (
 	"muster"
 	"muster/cert"
 	"muster/mef"
+	"muster/mustertest"
 )
 
 func TestPatterns(t *testing.T) {
@@ -181,4 +182,31 @@ func FuzzTemplate(f *testing.F) {
 			t.Fatalf("%s for %s gives %s for %s and %s", parsed, p, idA, a, b)
 		}
 	})
+}
+
+// TestTakes asks which instructions decide about devices of a group.
+func TestTakes(t *testing.T) {
+	pki := mustertest.NewPKI(t)
+	roots := pki.Trust(mustertest.Name(t, muster.FlavourFQDN, "device.example.com"), 0).Anchors
+	others := mustertest.NewPKI(t).Trust(mustertest.Name(t, muster.FlavourFQDN, "device.example.com"), 0).Anchors
+	group := mef.Instruction{Pattern: must(mef.ParsePattern(muster.FlavourDevice, "0.2.481.1/100.*")), Anchors: roots}
+	named := func(name string) mef.Instruction {
+		return mef.Instruction{Certificate: must(cert.ParseName(muster.FlavourDevice, name)), Anchors: roots}
+	}
+	patterned := func(pattern string) mef.Instruction {
+		return mef.Instruction{Pattern: must(mef.ParsePattern(muster.FlavourDevice, pattern)), Anchors: roots}
+	}
+	for _, in := range []mef.Instruction{named("0.2.481.1/100.3.7"), patterned("0.2.481.1/100.*"), patterned("0.2.481.1/100.3.*")} {
+		if !in.Takes(&group) {
+			t.Errorf("%s takes nothing", &in)
+		}
+		if in.Anchors = others; in.Takes(&group) {
+			t.Errorf("%s takes something under another root", &in)
+		}
+	}
+	for _, in := range []mef.Instruction{named("0.2.481.1/101.3.7"), patterned("0.2.481.1/101.*"), patterned("0.2.481.*"), patterned("*"), {KpmIDs: make([]muster.KpmID, 1)}} {
+		if in.Takes(&group) {
+			t.Errorf("%s takes something", &in)
+		}
+	}
 }

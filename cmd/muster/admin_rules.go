@@ -234,7 +234,7 @@ func (k *ruleKeeper) put(config *mefConfig) error {
 	return nil
 }
 
-// Rules implements console.RuleKeeper, as do Edit and Check.
+// Rules implements console.RuleKeeper, as do Edit, Check and Takes.
 func (k *ruleKeeper) Rules(context.Context) (configured, managed console.Rules, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -296,6 +296,21 @@ func (k *ruleKeeper) Check(in console.Instruction) error {
 		return muster.Refuse(muster.CodeConfiguration, "%w", err)
 	}
 	return nil
+}
+
+// Takes implements console.RuleKeeper. It is called within Edit.
+func (k *ruleKeeper) Takes(in, group console.Instruction) bool {
+	var read [2]mef.Instruction
+	for i, shown := range []console.Instruction{in, group} {
+		config, err := instructionOf(shown)
+		if err == nil {
+			read[i], err = config.read(k.anchors)
+		}
+		if err != nil { // one that cannot be judged is not overruled
+			return true
+		}
+	}
+	return read[0].Takes(&read[1])
 }
 
 // anchorsByDigest returns all roots that operators can pin.

@@ -164,6 +164,32 @@ func TestOperatorGovernsEnrolments(t *testing.T) {
 	}
 }
 
+// TestGroupsAreKept asks whether instructions would take devices of a group.
+func TestGroupsAreKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.admin(t, console.RoleAdmin)
+	w.startMEF()
+	keeper := w.mefService.rules
+	err := keeper.Edit(t.Context(), console.Act{}, true, func(configured console.Rules, _ *console.Rules) error {
+		one := configured.Instructions[0]
+		group := one
+		group.Name, group.EnroleeID, group.Pattern, group.Template = "", "", "*", "//sp.example/{rest}"
+		if !keeper.Takes(one, group) {
+			t.Error("one of the group is not in it")
+		}
+		other := group
+		if other.Flavour, other.Pattern = "fqdn", "*.example.org"; keeper.Takes(one, other) {
+			t.Error("one of another flavour is in the group")
+		}
+		if group.Template = "{"; !keeper.Takes(one, group) {
+			t.Error("a group that cannot be read has no device")
+		}
+		return nil
+	})
+	must(t, err)
+}
+
 // TestRulesAreShared has another process change the file of the operators' rules.
 func TestRulesAreShared(t *testing.T) {
 	t.Parallel()

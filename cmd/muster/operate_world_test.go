@@ -211,6 +211,8 @@ func (w *operatorWorld) Edit(ctx context.Context, _ console.Act, try bool, edit 
 	return nil
 }
 
+func (w *operatorWorld) Takes(in, group console.Instruction) bool { return false }
+
 func (w *operatorWorld) Check(in console.Instruction) error {
 	if len(in.Targets) == 0 {
 		return muster.Refuse(muster.CodeConfiguration, "there is no target")
