@@ -225,12 +225,10 @@ func (d *demo) enrolAll(ctx context.Context, lab *laboratory, addresses demoAddr
 func (d *demo) tell(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
 
 func (d *demo) progress(done int) {
-	const width = 40
 	if done == 1 {
 		fmt.Fprintln(d.out)
 	}
-	filled := done * width / d.devices
-	fmt.Fprintf(d.out, "\r[%s%s] %d/%d devices", strings.Repeat("#", filled), strings.Repeat(".", width-filled), done, d.devices)
+	(&progress{d.out, d.devices, "devices"}).show(done)
 }
 
 // A demoDevice is one device of the demo.

@@ -147,8 +147,12 @@ func (d *desk) sendBatches(ctx context.Context, path string, batches []batch, to
 // stopped tells of a batch that was not imported, and of those before it that were.
 func (d *desk) stopped(path string, b batch, sent int, report importReport, err error) error {
 	outcome := "nothing was imported"
-	if sent > 0 && !report.DryRun {
-		outcome = fmt.Sprintf("%d instructions before line %d are in place, and no others; import the list again to go on", sent, b.records[0].line)
+	switch line := b.records[0].line; {
+	case report.DryRun:
+	case muster.CodeOf(err) == muster.CodeUnreachable: // the answer may be what was lost
+		outcome = fmt.Sprintf("%d instructions before line %d are in place, of the next %d it is not known; import the list again to go on", sent, line, len(b.records))
+	case sent > 0:
+		outcome = fmt.Sprintf("%d instructions before line %d are in place, and no others; import the list again to go on", sent, line)
 	}
 	refused, ok := errors.AsType[*problem](err)
 	if !ok || len(refused.Faults) == 0 {

@@ -190,7 +190,7 @@ func TestImportTellsOfABrokenConnection(t *testing.T) {
 		}
 	}
 	w.mu.Unlock()
-	w.want(exitUnreachable, "; 2 instructions before line 4 are in place, and no others", "import", "--batch", "2", list)
+	w.want(exitUnreachable, "; 2 instructions before line 4 are in place, of the next 2 it is not known", "import", "--batch", "2", list)
 	if requests != 1+maxTries {
 		t.Errorf("there were %d requests", requests)
 	}
