@@ -234,7 +234,11 @@ func browseEveryPage(t *testing.T, chromium context.Context) {
 		t.Errorf("it complained of %q", told)
 	}
 	b.signIn(w, RoleAdmin)
-	for _, look := range []string{"light", "dark", "phone"} {
+	looks := []string{"light", "dark", "phone"}
+	if testing.Short() {
+		looks = looks[:1]
+	}
+	for _, look := range looks {
 		b.emulate("prefers-color-scheme", map[string]string{"light": "light", "dark": "dark", "phone": "light"}[look])
 		if look == "phone" {
 			b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))

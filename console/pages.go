@@ -72,7 +72,7 @@ var files embed.FS
 // templates has each page's template, in the layout of all.
 var templates = func() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
-		"path": url.PathEscape, "date": date, "stamp": stamp, "short": short, "count": count, "ago": ago, "lines": func(list []string) string { return strings.Join(list, "\n") },
+		"path": url.PathEscape, "date": date, "stamp": stamp, "short": short, "count": count, "ago": ago, "lifetime": lifetime, "lines": func(list []string) string { return strings.Join(list, "\n") },
 	}).ParseFS(files, "pages/layout.html"))
 	all := map[string]*template.Template{}
 	names, err := fs.Glob(files, "pages/*.html")
@@ -164,8 +164,7 @@ func (s *Server) servePage(w http.ResponseWriter, r *http.Request, p page) {
 	status := http.StatusOK
 	switch {
 	case err != nil:
-		f.Problem = new(s.problemOf(r, err))
-		f.Problem.Detail = strings.TrimPrefix(f.Problem.Detail, string(f.Problem.Code)+": ")
+		f.Problem = s.pageProblem(r, err)
 		status, f.Done = f.Problem.Status, ""
 		if v.template == "" {
 			v = view{template: "refused", title: http.StatusText(status)}
@@ -185,12 +184,22 @@ func (s *Server) refusePage(w http.ResponseWriter, r *http.Request, err error) {
 		if _, kept := r.Cookie(sessionCookie); kept == nil {
 			setSession(w, "", -1) // so that a certificate counts again
 		}
-		p := s.problemOf(r, stranger)
-		s.render(w, r, http.StatusUnauthorized, view{template: "sign-in", title: "Sign in"}, frame{Problem: &p})
+		p := s.pageProblem(r, stranger)
+		if p.Code == muster.CodeNoCertificate {
+			p = nil // whoever is here for the first time has done nothing wrong
+		}
+		s.render(w, r, http.StatusUnauthorized, view{template: "sign-in", title: "Sign in"}, frame{Problem: p})
 		return
 	}
+	p := s.pageProblem(r, err)
+	s.render(w, r, p.Status, view{template: "refused", title: http.StatusText(p.Status)}, frame{Problem: p, Who: new(who.identity()), Menu: s.menu(who, r.URL.Path)})
+}
+
+// pageProblem logs an error and returns what a page tells of it, the code by itself.
+func (s *Server) pageProblem(r *http.Request, err error) *problem {
 	p := s.problemOf(r, err)
-	s.render(w, r, p.Status, view{template: "refused", title: http.StatusText(p.Status)}, frame{Problem: &p, Who: new(who.identity()), Menu: s.menu(who, r.URL.Path)})
+	p.Detail = strings.TrimPrefix(p.Detail, string(p.Code)+": ")
+	return &p
 }
 
 // wantsPage reports whether a request that no route serves comes from a browser.
@@ -235,8 +244,8 @@ var errNothing = errors.New("there is no page for the role")
 
 // firstPage leads a caller to the first page that is for them.
 func (s *Server) firstPage(who caller) (view, error) {
-	for _, group := range s.menu(who, "") {
-		return view{to: group.Items[0].Path}, nil
+	if menu := s.menu(who, ""); len(menu) > 0 {
+		return view{to: menu[0].Items[0].Path}, nil
 	}
 	return view{}, muster.Refuse(muster.CodeResourceUnknown, "%w", errNothing)
 }
@@ -262,6 +271,17 @@ func count(n uint64) string {
 	text := fmt.Sprint(n)
 	for i := len(text) - 3; i > 0; i -= 3 {
 		text = text[:i] + "\u202f" + text[i:]
+	}
+	return text
+}
+
+// lifetime returns a duration as people write it: 24h rather than 24h0m0s.
+func lifetime(text string) string {
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
 }

@@ -182,7 +182,7 @@ func instructionsPage() page {
 			if len(in.KpmIDs) > 0 {
 				known = "pre-provisioned keys"
 			}
-			return []cell{link("/instructions/", in.ID), text(known), text(in.EnroleeID + in.Template), joined(in.Targets), text(in.Lifetime), text(in.Origin)}
+			return []cell{link("/instructions/", in.ID), text(known), text(in.EnroleeID + in.Template), joined(in.Targets), text(lifetime(in.Lifetime)), text(in.Origin)}
 		})
 }
 

@@ -15,8 +15,8 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxSignIn)
 	secret, err := s.redeem(r)
 	if err != nil {
-		p := s.problemOf(r, err)
-		s.render(w, r, p.Status, view{template: "sign-in", title: "Sign in"}, frame{Problem: &p})
+		p := s.pageProblem(r, err)
+		s.render(w, r, p.Status, view{template: "sign-in", title: "Sign in"}, frame{Problem: p})
 		return
 	}
 	if old, err := r.Cookie(sessionCookie); err == nil {

@@ -117,7 +117,7 @@ func TestEveryPageAndRole(t *testing.T) {
 			} else {
 				response, body = w.load(name, path)
 			}
-			if response.StatusCode != http.StatusUnauthorized || !strings.Contains(body, string(code)) || !strings.Contains(body, "muster admin sign-in") || strings.Contains(body, "mef.example.com") {
+			if response.StatusCode != http.StatusUnauthorized || strings.Contains(body, string(code)) != (name != "") || !strings.Contains(body, "muster admin sign-in") || strings.Contains(body, "mef.example.com") {
 				t.Errorf("%s as %q: %d %s", path, name, response.StatusCode, body)
 			}
 		}
@@ -442,6 +442,16 @@ func TestChart(t *testing.T) {
 	for n, want := range map[uint64]uint64{1: 1, 3: 3, 7: 8, 41: 50, 9: 10, 11: 20, 999: 1000} {
 		if got := roundUp(n); got != want {
 			t.Errorf("%d is rounded up to %d, want %d", n, got, want)
+		}
+	}
+}
+
+// TestLifetime is written as people do.
+func TestLifetime(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"24h0m0s": "24h", "1h30m0s": "1h30m", "20m0s": "20m", "10h20m30s": "10h20m30s", "50s": "50s", "24h": "24h", "0s": "0s", "x": "x"} {
+		if got := lifetime(text); got != want {
+			t.Errorf("%s becomes %s, want %s", text, got, want)
 		}
 	}
 }

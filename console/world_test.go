@@ -149,7 +149,7 @@ func (w *world) sources() Sources {
 			return Refusal{ID: or(id), Time: at, Code: muster.CodeExpired, Detail: or("it expired"), Remote: or("192.0.2.1:1"), Transport: "tls", Certificate: strings.Repeat("0", 64)}
 		}),
 		Audit: five(func(_ int, id string) json.RawMessage {
-			entry, _ := json.Marshal(map[string]any{"seq": 1, "kind": "enrolled", "who": or("fqdn:a.example.com"), "what": or("x")})
+			entry, _ := json.Marshal(map[string]any{"seq": 1, "time": at, "ke_id": or("0@mef.example.com"), "kind": "enrolled", "who": or("fqdn:a.example.com"), "what": or("x")})
 			return entry
 		}),
 		Events: w,

@@ -14,6 +14,9 @@ if (signIn) {
   redeem();
 }
 
+// On a narrow screen the navigation is a strip: show where in it one is.
+document.querySelector('[aria-current]')?.scrollIntoView({block: 'nearest', inline: 'center'});
+
 const feed = document.querySelector('[data-feed]');
 if (feed) follow(feed);
 
