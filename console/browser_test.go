@@ -214,7 +214,7 @@ func browsed(w *world) map[string]string {
 	in := w.managed.Instructions[0]
 	return map[string]string{
 		"overview": "/", "enrolments": "/enrolments", "enrolment": "/enrolments/0@mef.example.com", "credentials": "/credentials", "registrations": "/registrations",
-		"keys": "/keys", "commands": "/commands", "instructions": "/instructions", "instruction": "/instructions/" + in.ID, "instruction-new": "/instructions/new",
+		"keys": "/keys", "commands": "/commands?enrolee=//sp.example/1&stakeholder=admin.example", "instructions": "/instructions", "instruction": "/instructions/" + in.ID, "instruction-new": "/instructions/new",
 		"anchors": "/anchors", "verdicts": "/verdicts", "refusals": "/refusals", "refusal": "/refusals/0", "audit": "/audit",
 	}
 }

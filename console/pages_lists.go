@@ -21,6 +21,7 @@ type table struct {
 	Rows    [][]cell
 	First   string // address of the first page, if this is another
 	Next    string // and of the one that follows
+	Missing bool   // a filter is, so that there is no list
 	New     string // address of the form for a new item, if the caller may use it
 }
 
@@ -33,6 +34,7 @@ func (t table) Numeric(column int) bool {
 type filter struct {
 	Name, Label, Hint string
 	Choices           []string // all there are; nil for any text
+	Required          bool     // without it there is no list
 	Value             string
 }
 
@@ -54,7 +56,7 @@ func link(to, s string) cell {
 	return cell{Text: short(s), Full: s, Path: to + url.PathEscape(s), Class: "code"}
 }
 func joined(list []string) cell { return cell{Text: strings.Join(list, ", ")} }
-func enrolee(id string) filter {
+func anyEnrolee() filter {
 	return filter{Name: "enrolee", Label: "Enrolee begins with", Hint: "//sp.example/"}
 }
 func exactly(name, label string) filter { return filter{Name: name, Label: label} }
@@ -96,7 +98,11 @@ func listOf[T any](r *http.Request, who caller, list List[T], t *table, filters 
 			q.Filter[f.Name] = f.Value
 			kept.Set(f.Name, f.Value)
 		}
+		t.Missing = t.Missing || f.Required && f.Value == ""
 		t.Filters = append(t.Filters, f)
+	}
+	if t.Missing {
+		return nil, nil
 	}
 	if q.Limit != defaultLimit {
 		kept.Set("limit", fmt.Sprint(q.Limit))
@@ -114,7 +120,7 @@ func listOf[T any](r *http.Request, who caller, list List[T], t *table, filters 
 
 func enrolmentsPage() page {
 	return tabled("/enrolments", "Enrolments", "Devices", "Each enrolment, once for each of its targets; the keys themselves are never shown.", looking,
-		func(s *Sources) List[Enrolment] { return s.Enrolments }, []filter{enrolee(""), exactly("ke_id", "KeID")},
+		func(s *Sources) List[Enrolment] { return s.Enrolments }, []filter{anyEnrolee(), exactly("ke_id", "KeID")},
 		[]string{"KeID", "Enrolee", "Target", "State", "Created", "Expires", "Fetches"},
 		func(e Enrolment) []cell {
 			return []cell{link("/enrolments/", e.KeID), text(e.EnroleeID), text(e.MAF), state(e.State), at(e.Created), at(e.Expires), number(int64(e.Fetches))}
@@ -123,7 +129,7 @@ func enrolmentsPage() page {
 
 func credentialsPage() page {
 	return tabled("/credentials", "Credentials", "Devices", "The Master Credentials of attached Enrolees, by KmID; never Km.", looking,
-		func(s *Sources) List[Credential] { return s.Credentials }, []filter{enrolee(""), exactly("km_id", "KmID"), exactly("ke_id", "KeID")},
+		func(s *Sources) List[Credential] { return s.Credentials }, []filter{anyEnrolee(), exactly("km_id", "KmID"), exactly("ke_id", "KeID")},
 		[]string{"KmID", "KeID", "Enrolee", "State", "Created", "Expires", "KeID accepted until"},
 		func(c Credential) []cell {
 			return []cell{digest(c.KmID), digest(c.KeID), text(c.EnroleeID), state(c.State), at(c.Created), at(c.Expires), at(c.KeIDUntil)}
@@ -150,8 +156,8 @@ func keysPage() page {
 }
 
 func commandsPage() page {
-	return tabled("/commands", "Commands", "Devices", "MEF client commands, in the order of each client's queue.", looking,
-		func(s *Sources) List[Command] { return s.Commands }, []filter{enrolee(""), exactly("stakeholder", "Stakeholder")},
+	return tabled("/commands", "Commands", "Devices", "The queue of MEF client commands that a stakeholder has for an Enrolee, in its order.", looking,
+		func(s *Sources) List[Command] { return s.Commands }, []filter{{Name: "enrolee", Label: "Enrolee", Hint: "//sp.example/device", Required: true}, {Name: "stakeholder", Label: "Stakeholder", Hint: "admin.example", Required: true}},
 		[]string{"Command", "Enrolee", "Stakeholder", "Status", "Description", "Created", "Changed"},
 		func(c Command) []cell {
 			return []cell{code(c.ID), text(c.EnroleeID), text(c.Stakeholder), state(commandStatus(c.Status)), code(string(c.Description)), at(c.Created), at(c.Changed)}
@@ -175,7 +181,7 @@ func commandStatus(status int) string {
 
 func instructionsPage() page {
 	return tabled("/instructions", "Instructions", "Rules", "Which certificates and keys lead to which Enrolees, and for which targets.", looking,
-		ruled((*Sources).instructions), []filter{enrolee(""), {Name: "origin", Label: "Origin", Choices: []string{FromConfiguration, FromOperators}}},
+		ruled((*Sources).instructions), []filter{anyEnrolee(), {Name: "origin", Label: "Origin", Choices: []string{FromConfiguration, FromOperators}}},
 		[]string{"Instruction", "Known by", "Enrolee", "Targets", "Lifetime", "Origin"},
 		func(in Instruction) []cell {
 			known := in.Flavour + " " + in.Name + in.Pattern
@@ -191,7 +197,7 @@ func refusalsPage() page {
 		func(s *Sources) List[Refusal] { return s.Refusals }, nil,
 		[]string{"Refusal", "Time", "Code", "Detail", "From", "Transport", "Certificate"},
 		func(r Refusal) []cell {
-			return []cell{link("/refusals/", r.ID), at(r.Time), code(string(r.Code)), text(r.Detail), text(r.Remote), text(r.Transport), digest(r.Certificate)}
+			return []cell{link("/refusals/", r.ID), at(r.Time), code(string(r.Code)), text(detail(r)), text(r.Remote), text(r.Transport), digest(r.Certificate)}
 		})
 }
 
@@ -225,6 +231,9 @@ func auditPage() page {
 			return []cell{number(int64(e.Seq)), at(e.Time), state(e.Kind), text(e.Who), text(what), text(e.Enrolee), digest(e.KeID), code(string(e.Code)), digest(e.Hash)}
 		})
 }
+
+// detail returns the detail of a refusal without the code that it begins with.
+func detail(r Refusal) string { return strings.TrimPrefix(r.Detail, string(r.Code)+": ") }
 
 // A refusalView is a refusal with its explanation.
 type refusalView struct {
@@ -269,6 +278,7 @@ func (s *Server) showRefusal(who caller, r *http.Request) (view, error) {
 		return view{}, unknown("refusal", r.PathValue("id"))
 	}
 	shown := refusalView{Refusal: *found}
+	shown.Detail = detail(*found)
 	shown.Meaning, _ = found.Code.Meaning()
 	v := view{template: "refusal", title: "Refusal " + short(found.ID), data: &shown}
 	if s.config.Explain == nil {
@@ -361,16 +371,19 @@ func stepsOf(e Enrolment) []step {
 		}
 		fetched = step{Number: "3, 4", Class: "done", Title: e.MAF + " fetched Km, " + times, Detail: "The device opened (D)TLS-PSK under the KeID; inside that handshake the MAF got Km, the Enrolee-ID and the lifetime. Ke never left the MEF.", Time: e.Fetched}
 	}
-	last := step{Number: "5", Class: "awaited", Title: "waits for the registration", Detail: "With it the device learns the KmID. Until it is confirmed, Ke is kept, so that a lost answer can be repeated."}
+	last := step{Number: "5", Class: "awaited", Title: "the registration is between device and MAF", Detail: "With it the device learns the KmID, which the MAF lists. Ke is kept until the MAF confirms it or its window ends, so that a lost answer can be repeated."}
+	over := true
 	switch e.State {
 	case "erased":
-		last = step{Number: "5", Class: "done", Title: "confirmed: Ke is erased for this target", Detail: "The MAF has the key in use, or it is too late to fetch it. What remains is a tombstone, so that the KeID never comes back."}
+		last = step{Number: "5", Class: "done", Title: "Ke is erased for this target", Detail: "The MAF confirmed that it has the key, or the window to fetch it ended. What remains is a tombstone, so that the KeID never comes back."}
 	case "superseded":
 		last = step{Number: "5", Class: "ended", Title: "superseded by a newer enrolment of the Enrolee", Detail: "Its key for this target is erased."}
 	case "expired":
 		last = step{Number: "5", Class: "ended", Title: "expired", Detail: "Its key for this target is erased. The device enrols again."}
+	default:
+		over = false
 	}
-	if last.Class == "ended" && e.Fetched == nil {
+	if over && e.Fetched == nil {
 		fetched.Class, fetched.Title, fetched.Detail = "ended", e.MAF+" never fetched Km", ""
 	}
 	return []step{fetched, last}

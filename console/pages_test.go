@@ -337,6 +337,14 @@ func TestForms(t *testing.T) {
 	wrong("admin", "/instructions/c/delete", nil, http.StatusConflict, muster.CodeResourceConflict, "configuration")
 }
 
+// whose is what the page of commands has to be told.
+func whose(p page) string {
+	if p.path == "/commands" {
+		return "&enrolee=%2F%2Fsp.example%2F1&stakeholder=admin.example"
+	}
+	return ""
+}
+
 // TestListPages walks through the pages of the lists, and finds.
 func TestListPages(t *testing.T) {
 	t.Parallel()
@@ -352,7 +360,7 @@ func TestListPages(t *testing.T) {
 			continue
 		}
 		rows := 0
-		for path := p.path + "?limit=2"; path != ""; {
+		for path := p.path + "?limit=2" + whose(p); path != ""; {
 			response, body := w.load("admin", path)
 			if response.StatusCode != http.StatusOK {
 				t.Fatal(path, response.StatusCode, body)
@@ -367,13 +375,16 @@ func TestListPages(t *testing.T) {
 			t.Errorf("%s: the pages have %d rows", p.path, rows)
 		}
 		for _, query := range []string{"limit=0", "after=nothing", "x=1", "limit=1&limit=2"} {
-			if response, body := w.load("admin", p.path+"?"+query); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, string(muster.CodeRequestMalformed)) {
+			if response, body := w.load("admin", p.path+"?"+query+whose(p)); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, string(muster.CodeRequestMalformed)) {
 				t.Errorf("%s?%s: %d %s", p.path, query, response.StatusCode, body)
 			}
 		}
 	}
 	if _, body := w.load("admin", "/instructions?origin=operators&enrolee=%2F%2Fnobody"); !strings.Contains(body, "There is nothing that fits") || !strings.Contains(body, `value="//nobody"`) {
 		t.Errorf("what was looked for is forgotten: %s", body)
+	}
+	if response, body := w.load("admin", "/commands"); response.StatusCode != http.StatusOK || !strings.Contains(body, "Say whose") || strings.Contains(body, "<table>") {
+		t.Errorf("commands of nobody: %d %s", response.StatusCode, body)
 	}
 	if response, body := w.load("admin", "/enrolments/nothing"); response.StatusCode != http.StatusNotFound || !strings.Contains(body, string(muster.CodeResourceUnknown)) {
 		t.Errorf("an unknown enrolment: %d", response.StatusCode)
@@ -406,7 +417,7 @@ func hostile(w *world) map[string]int {
 	in := Instruction{ID: "1", Origin: FromOperators, Flavour: evil, Name: evil, EnroleeID: evil, Targets: []string{evil}, Lifetime: evil}
 	w.managed = Rules{[]Anchor{{ID: evil, Origin: evil, Subject: evil}}, []Instruction{in}, []Verdict{{ID: evil, Origin: FromOperators, Verdict: evil, EnroleeID: evil, Reason: evil}}}
 	return map[string]int{
-		"/": 6, "/enrolments": 10, "/enrolments/" + url.PathEscape(evil): 4, "/credentials": 10, "/registrations": 10, "/keys": 10, "/commands": 10,
+		"/": 6, "/enrolments": 10, "/enrolments/" + url.PathEscape(evil): 4, "/credentials": 10, "/registrations": 10, "/keys": 10, "/commands?enrolee=a&stakeholder=b": 10,
 		"/refusals": 10, "/refusals/" + url.PathEscape(evil): 8, "/audit": 10, "/instructions": 2, "/instructions/1": 3, "/anchors": 2, "/verdicts": 3,
 		"/instructions?enrolee=" + url.QueryEscape(evil): 1, "/verdicts?enrolee=" + url.QueryEscape(evil): 1,
 		"/instructions/new?flavour=a&name=" + url.QueryEscape(evil): 1,
@@ -460,8 +471,8 @@ func TestLifetime(t *testing.T) {
 func TestStepsFollowTheFigure(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	for state, want := range map[string][2]string{"issued": {"awaited", "awaited"}, "delivered": {"done", "awaited"}, "erased": {"done", "done"}, "superseded": {"ended", "ended"}, "expired": {"ended", "ended"}} {
-		e := Enrolment{State: state, MAF: "maf.example.com"}
+	for state, want := range map[string][2]string{"issued": {"awaited", "awaited"}, "delivered": {"done", "awaited"}, "erased": {"done", "done"}, "erased unfetched": {"ended", "done"}, "superseded": {"ended", "ended"}, "expired": {"ended", "ended"}} {
+		e := Enrolment{State: strings.TrimSuffix(state, " unfetched"), MAF: "maf.example.com"}
 		if want[0] == "done" {
 			e.Fetched, e.Fetches = &now, 2
 		}

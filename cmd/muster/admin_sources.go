@@ -91,7 +91,7 @@ func (s *service) recordAct(ctx context.Context, act console.Act) error {
 func (s *service) overview(ctx context.Context, of metrics.Function, name muster.FQDN) console.Overview {
 	now := time.Now()
 	o := console.Overview{
-		Function: name.String(), Role: string(of), Version: readBuildVersion().Version, Started: s.started.UTC().Truncate(time.Second), Now: now.UTC(),
+		Function: name.String(), Role: strings.ToLower(string(of)), Version: readBuildVersion().Version, Started: s.started.UTC().Truncate(time.Second), Now: now.UTC(),
 	}
 	for _, c := range s.checks {
 		ctx, cancel := context.WithTimeout(ctx, healthTimeout)
