@@ -196,6 +196,9 @@ func (c *Client) roundTrip(ctx context.Context, method, path string, h http.Head
 		c.config.Header(ctx, h)
 	}
 	response, err := c.transport.RoundTrip(r)
+	if muster.CodeOf(err) == "" && handshake.CutOff(err) { // the server had no capacity for the session
+		return nil, muster.Refuse(muster.CodeUnreachable, "%s: %w", c.config.Authority, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.config.Authority, err)
 	}

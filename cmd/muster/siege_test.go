@@ -62,7 +62,7 @@ func TestSiege(t *testing.T) {
 		{"streams that trickle", 128 << 20, s.trickle},
 		{"streams that say nothing", 160 << 20, s.silence},
 		{"datagrams from forged addresses", 192 << 20, s.forgedHellos},
-		{"messages without end", 128 << 20, s.oversizedHandshakes},
+		{"messages without end", 192 << 20, s.oversizedHandshakes},
 		{"handshakes that begin again", 128 << 20, s.restarts},
 		{"requests without end", 128 << 20, s.oversizedRequests},
 		{"sessions of one device", 128 << 20, s.manySessions},

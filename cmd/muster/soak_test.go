@@ -28,14 +28,15 @@ const soakTime = 12 * time.Second
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	const devices = 12
-	lasts, long := soakTime, os.Getenv("MUSTER_SOAK") != ""
+	lasts, lifetime, long := soakTime, "3s", os.Getenv("MUSTER_SOAK") != ""
 	if long {
+		lifetime = "20s"
 		var err error
 		lasts, err = time.ParseDuration(os.Getenv("MUSTER_SOAK"))
 		must(t, err)
 	}
 	f := newFortress(t, devices, func(_, config string) string {
-		return strings.ReplaceAll(config, "lifetime: 24h", "lifetime: 3s")
+		return strings.ReplaceAll(config, "lifetime: 24h", "lifetime: "+lifetime)
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
