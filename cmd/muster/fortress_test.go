@@ -105,6 +105,7 @@ type footprint struct {
 	heap       int // octets, with what is not collected yet
 	files      int // open descriptors
 	sessions   int // of authenticated peers
+	enrolments int // that are durable, so far
 }
 
 // footprint asks a process's metrics and the system.
@@ -125,6 +126,8 @@ func (p *process) footprint() (f footprint, err error) {
 			f.goroutines = int(number)
 		case "go_memstats_heap_alloc_bytes":
 			f.heap = int(number)
+		case "muster_enrolments_total":
+			f.enrolments = int(number)
 		case "muster_sessions":
 			f.sessions += int(number)
 		}
