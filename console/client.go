@@ -65,34 +65,52 @@ type Client struct {
 // A caller is who sent a request.
 type caller struct {
 	Client
-	token bool // rather than by certificate
-}
-
-// is reports whether c is the client that the other was, by a configuration that
-// may have changed since.
-func (c Client) is(other Client) bool {
-	return c.Name == other.Name && c.Scope == other.Scope
+	chain []*x509.Certificate // the leaf first
+	token bool                // which was issued to that certificate
 }
 
 // authenticate returns who sent the request: a token, if there is one, decides
 // alone; else it is the client whose name and root the certificate has.
 func (s *Server) authenticate(r *http.Request, now time.Time) (caller, error) {
 	if secret, ok := tokenOf(r); ok {
-		return s.tokens.caller(secret, s.config.Clients(), now)
+		return s.bearer(secret, now)
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return caller{}, muster.Refuse(muster.CodeNoCertificate, "the client sent neither a certificate nor a token")
 	}
+	return s.holder(r.TLS.PeerCertificates, now)
+}
+
+// bearer returns whose a token is. It lets in no longer than the certificate would
+// to which it was issued, nor to more than that client may do now.
+func (s *Server) bearer(secret presented, now time.Time) (caller, error) {
+	found, ok := s.tokens.take(secret.text, secret.use, now)
+	if !ok {
+		return caller{}, muster.Refuse(muster.CodeTokenInvalid, "the token is unknown, spent or expired")
+	}
+	who, err := s.holder(found.chain, now)
+	switch {
+	case err != nil:
+		return caller{}, muster.Refuse(muster.CodeTokenInvalid, "the certificate to which the token was issued: %w", err)
+	case who.Role != found.role && who.Role != RoleAdmin && found.role != RoleViewer:
+		return caller{}, muster.Refuse(muster.CodeTokenInvalid, "%s is no longer a client with the role %s", who.Name, found.role)
+	}
+	who.Role, who.token = found.role, true
+	return who, nil
+}
+
+// holder returns the client to whom a certificate belongs.
+func (s *Server) holder(chain []*x509.Certificate, now time.Time) (caller, error) {
 	var refused error = muster.Refuse(muster.CodeNameUnknown, "no client has this certificate's name")
 	for _, c := range s.config.Clients() {
 		trust := cert.Trust{Name: c.Name, Anchors: c.Anchors, Usage: cert.UsageClient, Profile: s.config.Profile}
 		if c.Status != nil {
 			trust.Status = func(path []*x509.Certificate) cert.Findings { return c.Status(path, now) }
 		}
-		_, findings := cert.Verify(r.TLS.PeerCertificates, trust, now)
+		_, findings := cert.Verify(chain, trust, now)
 		err := findings.Err()
 		if err == nil {
-			return caller{Client: c}, nil
+			return caller{Client: c, chain: chain}, nil
 		}
 		if muster.CodeOf(err) != muster.CodeNameMismatch {
 			refused = err

@@ -13,7 +13,7 @@ import (
 
 // The bounds of what is remembered for Idempotency-Key.
 const (
-	maxRemembered  = 1024
+	maxRemembered  = 1024 // of one caller; the oldest give way
 	memoryTime     = 24 * time.Hour
 	maxIdempotency = 64 // octets of a key
 )
@@ -26,10 +26,13 @@ type memory struct {
 	kept map[remembered]*recollection // guarded by mu
 }
 
-// A remembered request is known by who sent it, and their key.
+// A remembered request is known by who sent it, and their key. Whoever's role or
+// scope has changed is another.
 type remembered struct {
-	who muster.CertName
-	key string
+	who   muster.CertName
+	role  Role
+	scope Scope
+	key   string
 }
 
 type recollection struct {
@@ -52,7 +55,7 @@ func (s *Server) once(r *http.Request, who caller, key string, at route) (reply,
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	digest := muster.DigestOf(append([]byte(r.URL.RequestURI()+"\n"+r.Header.Get("Content-Type")+"\n"), body...))
-	id := remembered{who.Name, key}
+	id := remembered{who.Name, who.Role, who.Scope, key}
 	entry, first, err := s.memory.enter(id, digest, s.config.Now())
 	if err != nil {
 		return reply{}, err
@@ -68,7 +71,7 @@ func (s *Server) once(r *http.Request, who caller, key string, at route) (reply,
 	entry.err = errors.New("the request did not end") // but for a panic
 	defer func() {
 		if entry.err != nil {
-			s.memory.forget(id)
+			s.memory.forget(id, entry)
 		}
 		close(entry.done)
 	}()
@@ -86,16 +89,7 @@ func (m *memory) enter(id remembered, digest muster.Digest, now time.Time) (entr
 		}
 		return entry, false, nil
 	}
-	if len(m.kept) >= maxRemembered {
-		for id, entry := range m.kept {
-			if !now.Before(entry.until) {
-				delete(m.kept, id)
-			}
-		}
-		if len(m.kept) >= maxRemembered {
-			return nil, false, muster.Refuse(muster.CodeBusy, "%d requests with Idempotency-Key are remembered", maxRemembered)
-		}
-	}
+	m.makeRoom(id.who, now)
 	if m.kept == nil {
 		m.kept = map[remembered]*recollection{}
 	}
@@ -104,8 +98,30 @@ func (m *memory) enter(id remembered, digest muster.Digest, now time.Time) (entr
 	return entry, true, nil
 }
 
-func (m *memory) forget(id remembered) {
+// makeRoom forgets what is a day old, and the oldest request of a caller who has too
+// many. The caller holds mu.
+func (m *memory) makeRoom(who muster.CertName, now time.Time) {
+	var oldest remembered
+	own := 0
+	for id, entry := range m.kept {
+		if !now.Before(entry.until) {
+			delete(m.kept, id)
+		} else if id.who == who {
+			if own++; own == 1 || entry.until.Before(m.kept[oldest].until) {
+				oldest = id
+			}
+		}
+	}
+	if own >= maxRemembered {
+		delete(m.kept, oldest)
+	}
+}
+
+// forget forgets a request, unless its place was given to another.
+func (m *memory) forget(id remembered, entry *recollection) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.kept, id)
+	if m.kept[id] == entry {
+		delete(m.kept, id)
+	}
 }

@@ -32,14 +32,14 @@ func (s *Server) redeem(r *http.Request) (string, error) {
 		return "", muster.Refuse(muster.CodeRequestMalformed, "the form: %w", err)
 	}
 	now := s.config.Now()
-	who, err := s.tokens.caller(presented{r.PostForm.Get("token"), signInToken}, s.config.Clients(), now)
+	who, err := s.bearer(presented{r.PostForm.Get("token"), signInToken}, now)
 	if err != nil {
 		return "", err
 	}
 	if err := s.record(r.Context(), who, "sign in", ""); err != nil {
 		return "", err
 	}
-	return s.tokens.issue(who.Client, sessionToken, now.Add(sessionTime), now)
+	return s.tokens.issue(token{who.Name, who.Role, who.chain, sessionToken, now.Add(sessionTime)}, now)
 }
 
 func (s *Server) signOut(who caller, r *http.Request) (view, error) {

@@ -237,9 +237,7 @@ func (s *Server) issueToken(ctx context.Context, who caller, order TokenOrder) (
 		return Token{}, err
 	}
 	now := s.config.Now()
-	bearer := who.Client
-	bearer.Role = order.Role
-	secret, err := s.tokens.issue(bearer, use, now.Add(lifetime), now)
+	secret, err := s.tokens.issue(token{who.Name, order.Role, who.chain, use, now.Add(lifetime)}, now)
 	return Token{secret, order.Role, now.Add(lifetime).UTC().Truncate(time.Second)}, err
 }
 

@@ -162,21 +162,64 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestTokensAreBounded fills the table.
+// TestTokensEndWithTheirCertificate has a certificate revoked, and one expire, that
+// tokens were issued to.
+func TestTokensEndWithTheirCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	look := func(header http.Header) int {
+		response, _ := w.send(request{method: http.MethodGet, path: "/v1/whoami", header: header})
+		return response.StatusCode
+	}
+	bearer := func() http.Header {
+		answer := w.want("fickle", http.MethodPost, "/v1/tokens", TokenOrder{Role: RoleViewer}, http.StatusOK, "")
+		return http.Header{"Authorization": {"Bearer " + fmt.Sprint(answer["token"])}}
+	}
+	token, cookie := bearer(), http.Header{"Cookie": {w.session("fickle", RoleAdmin)}}
+	for _, revoked := range []bool{false, true, false} {
+		w.fickle.Store(revoked)
+		want := http.StatusOK
+		if revoked {
+			want = http.StatusUnauthorized
+		}
+		for _, header := range []http.Header{token, cookie} {
+			if got := look(header); got != want {
+				t.Errorf("with its certificate revoked: %v, a token has %d", revoked, got)
+			}
+		}
+	}
+	end := w.as("fickle").TLS().Leaf.NotAfter
+	w.mu.Lock()
+	w.now = end.Add(-time.Minute)
+	w.mu.Unlock()
+	token = bearer()
+	w.mu.Lock()
+	w.now = end.Add(time.Minute)
+	w.mu.Unlock()
+	if got := look(token); got != http.StatusUnauthorized {
+		t.Errorf("after its certificate a token has %d", got)
+	}
+}
+
+// TestTokensAreBounded fills the table of one client.
 func TestTokensAreBounded(t *testing.T) {
 	t.Parallel()
 	var kept tokens
 	now := time.Now()
 	for range maxTokens {
-		_, err := kept.issue(Client{}, bearerToken, now.Add(time.Second), now)
+		_, err := kept.issue(token{until: now.Add(time.Second)}, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := kept.issue(Client{}, bearerToken, now.Add(time.Hour), now); muster.CodeOf(err) != muster.CodeBusy {
+	later := token{until: now.Add(time.Hour)}
+	if _, err := kept.issue(later, now); muster.CodeOf(err) != muster.CodeBusy {
 		t.Errorf("one too many: %v", err)
 	}
-	if _, err := kept.issue(Client{}, bearerToken, now.Add(time.Hour), now.Add(time.Second)); err != nil || len(kept.kept) != 1 {
+	if _, err := kept.issue(token{client: mustertest.Name(t, muster.FlavourFQDN, "other.example.com"), until: now.Add(time.Second)}, now); err != nil {
+		t.Errorf("of another client: %v", err)
+	}
+	if _, err := kept.issue(later, now.Add(time.Second)); err != nil || len(kept.kept) != 1 {
 		t.Errorf("after their time: %v, %d kept", err, len(kept.kept))
 	}
 }
@@ -219,16 +262,32 @@ func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	var m memory
 	now := time.Now()
-	for i := range maxRemembered {
-		if _, first, err := m.enter(remembered{key: fmt.Sprint(i)}, muster.Digest{}, now); err != nil || !first {
-			t.Fatal(first, err)
+	enter := func(id remembered, at time.Time) bool {
+		t.Helper()
+		_, first, err := m.enter(id, muster.Digest{}, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return first
+	}
+	other := remembered{who: mustertest.Name(t, muster.FlavourFQDN, "other.example.com"), key: "0"}
+	enter(other, now)
+	for i := range maxRemembered + 1 {
+		if !enter(remembered{key: fmt.Sprint(i)}, now.Add(time.Duration(i))) {
+			t.Fatal(i, "was there")
 		}
 	}
-	if _, _, err := m.enter(remembered{key: "x"}, muster.Digest{}, now); muster.CodeOf(err) != muster.CodeBusy {
-		t.Errorf("one too many: %v", err)
+	if enter(other, now) || enter(remembered{key: "1"}, now) {
+		t.Error("more is forgotten than the oldest of whoever has too many")
 	}
-	if _, first, err := m.enter(remembered{key: "0"}, muster.Digest{}, now.Add(memoryTime)); err != nil || !first || len(m.kept) != 1 {
-		t.Errorf("after a day: %v, %v, %d kept", first, err, len(m.kept))
+	if !enter(remembered{key: "0"}, now) {
+		t.Error("the oldest is remembered")
+	}
+	if !enter(remembered{key: "1", role: RoleViewer}, now) || !enter(remembered{key: "1", scope: Scope{Enrolees: tenantScope}}, now) {
+		t.Error("what was answered to another role or scope is remembered")
+	}
+	if !enter(remembered{key: "0"}, now.Add(2*memoryTime)) || len(m.kept) != 1 {
+		t.Errorf("after a day %d are kept", len(m.kept))
 	}
 }
 

@@ -3,6 +3,7 @@ package console
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"net/http"
 	"strings"
@@ -14,7 +15,7 @@ import (
 
 // The bounds of tokens.
 const (
-	maxTokens       = 1024            // that are valid at a time
+	maxTokens       = 256             // of one client that are valid at a time
 	maxTokenTime    = time.Hour       // of one that a program bears
 	signInTime      = 2 * time.Minute // in which a one-time link is to be opened
 	sessionTime     = 8 * time.Hour   // of a browser
@@ -35,7 +36,9 @@ const (
 // A token lets in whoever bears it as the client that had it issued. Only its hash
 // is kept, and in memory alone: none outlives the process.
 type token struct {
-	client Client
+	client muster.CertName
+	role   Role
+	chain  []*x509.Certificate // of the client
 	use    tokenUse
 	until  time.Time
 }
@@ -47,16 +50,19 @@ type tokens struct {
 }
 
 // issue returns the secret of a new token.
-func (t *tokens) issue(client Client, use tokenUse, until, now time.Time) (string, error) {
+func (t *tokens) issue(made token, now time.Time) (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	valid := 0
 	for hash, old := range t.kept {
 		if !now.Before(old.until) {
 			delete(t.kept, hash)
+		} else if old.client == made.client {
+			valid++
 		}
 	}
-	if len(t.kept) >= maxTokens {
-		return "", muster.Refuse(muster.CodeBusy, "%d tokens are valid; wait for one to expire", maxTokens)
+	if valid >= maxTokens {
+		return "", muster.Refuse(muster.CodeBusy, "%d tokens of %s are valid; wait for one to expire", valid, made.client)
 	}
 	octets := make([]byte, tokenSecretSize)
 	rand.Read(octets) // never fails
@@ -64,7 +70,7 @@ func (t *tokens) issue(client Client, use tokenUse, until, now time.Time) (strin
 	if t.kept == nil {
 		t.kept = map[[sha256.Size]byte]token{}
 	}
-	t.kept[sha256.Sum256([]byte(secret))] = token{client, use, until}
+	t.kept[sha256.Sum256([]byte(secret))] = made
 	return secret, nil
 }
 
@@ -88,21 +94,6 @@ func (t *tokens) revoke(secret string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.kept, sha256.Sum256([]byte(secret)))
-}
-
-// caller returns who had the token of a request issued, if they are still a client
-// with that role.
-func (t *tokens) caller(secret presented, clients []Client, now time.Time) (caller, error) {
-	found, ok := t.take(secret.text, secret.use, now)
-	if !ok {
-		return caller{}, muster.Refuse(muster.CodeTokenInvalid, "the token is unknown, spent or expired")
-	}
-	for _, c := range clients {
-		if c.is(found.client) && (c.Role == found.client.Role || c.Role == RoleAdmin || found.client.Role == RoleViewer) {
-			return caller{Client: found.client, token: true}, nil
-		}
-	}
-	return caller{}, muster.Refuse(muster.CodeTokenInvalid, "%s is no longer a client with the role %s", found.client.Name, found.client.Role)
 }
 
 // A presented token is what a request has.

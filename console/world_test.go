@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,8 +37,9 @@ type world struct {
 	managed    Rules
 	acts       []Act
 	orders     []CommandOrder
-	unlisted   Role   // whose client is gone
-	evil       string // stands in every text, if it is set
+	unlisted   Role        // whose client is gone
+	fickle     atomic.Bool // whether that client's certificate is revoked
+	evil       string      // stands in every text, if it is set
 	events     chan Event
 	identities map[string]*mustertest.Identity // by name under example.com
 }
@@ -62,6 +64,12 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	add("tenant", RoleOperator, Scope{stakeholder, tenantScope})
+	add("fickle", RoleAdmin, Scope{}).Status = func([]*x509.Certificate, time.Time) cert.Findings {
+		if w.fickle.Load() {
+			return cert.Findings{{Code: muster.CodeRevoked}}
+		}
+		return nil
+	}
 	add("revoked", RoleAdmin, Scope{}).Status = func([]*x509.Certificate, time.Time) cert.Findings { return cert.Findings{{Code: muster.CodeRevoked}} }
 	w.server = New(Config{
 		Clients: func() []Client {
