@@ -1,8 +1,10 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -13,9 +15,35 @@ import (
 
 // An Import is a list of instructions that are created together.
 type Import struct {
-	Instructions []Instruction `json:"instructions"`
-	Replace      bool          `json:"replace,omitempty"` // those that are there with other contents
-	DryRun       bool          `json:"dry_run,omitempty"` // tell what would be, and change nothing
+	Instructions instructions `json:"instructions"`
+	Replace      bool         `json:"replace,omitempty"` // those that are there with other contents
+	DryRun       bool         `json:"dry_run,omitempty"` // tell what would be, and change nothing
+}
+
+// maxImport bounds the instructions of an import: the shortest need a hundred times
+// as much memory as they have octets.
+const maxImport = 1 << 16
+
+// instructions is a list of at most maxImport.
+type instructions []Instruction
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *instructions) UnmarshalJSON(text []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if begin, err := decoder.Token(); err != nil || begin != json.Delim('[') {
+		return errors.New("instructions is not a list")
+	}
+	for *l = nil; decoder.More(); {
+		var in Instruction
+		if err := decoder.Decode(&in); err != nil {
+			return fmt.Errorf("instruction %d: %w", len(*l)+1, err)
+		}
+		if *l = append(*l, in); len(*l) > maxImport {
+			return fmt.Errorf("there are more than %d instructions", maxImport)
+		}
+	}
+	return nil
 }
 
 // An Imported says what became of an Import.

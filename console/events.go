@@ -34,6 +34,9 @@ func (s *Server) events(who caller, w http.ResponseWriter, r *http.Request) erro
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	stream := http.NewResponseController(w)
+	if err := stream.SetReadDeadline(time.Time{}); err != nil { // the one for requests would end the stream
+		return err
+	}
 	send := func(format string, args ...any) error {
 		if err := stream.SetWriteDeadline(time.Now().Add(watchWrite)); err != nil {
 			return err

@@ -23,6 +23,7 @@ type route struct {
 	body, answer any      // zero values of what is sent; nil for nothing
 	list         bool     // the answer is a page
 	secret       bool     // the answer is not remembered for Idempotency-Key
+	large        bool     // the body may have MaxBody octets
 	has          func(*Sources) bool
 	serve        func(s *Server, who caller, r *http.Request) (any, error)
 	stream       func(s *Server, who caller, w http.ResponseWriter, r *http.Request) error
@@ -79,7 +80,7 @@ func routes() []route {
 			{method: "POST", path: "/v1/instructions", does: "Create an instruction; one that is there already is left alone", access: changing, body: Instruction{}, answer: Instruction{}, has: rules, serve: bodied((*Server).createInstruction)},
 			{method: "PUT", path: "/v1/instructions/{id}", does: "Replace an instruction; If-Match guards against changes by others", access: changing, body: Instruction{}, answer: Instruction{}, has: rules, serve: replacing((*Server).replaceInstruction)},
 			{method: "DELETE", path: "/v1/instructions/{id}", does: "Delete an instruction", access: changing, answer: Instruction{}, has: rules, serve: named((*Server).deleteInstruction)},
-			{method: "POST", path: "/v1/instructions/import", does: "Create instructions, all or none", access: changing, body: Import{}, answer: Imported{}, has: rules, serve: bodied((*Server).importInstructions)},
+			{method: "POST", path: "/v1/instructions/import", does: "Create instructions, all or none", access: changing, body: Import{}, answer: Imported{}, large: true, has: rules, serve: bodied((*Server).importInstructions)},
 
 			{method: "POST", path: "/v1/anchors", does: "Add a trust anchor that instructions can pin", access: trusting, body: AnchorOrder{}, answer: Anchor{}, has: rules, serve: bodied((*Server).addAnchor)},
 			{method: "DELETE", path: "/v1/anchors/{id}", does: "Delete a trust anchor that no instruction pins", access: trusting, answer: Anchor{}, has: rules, serve: named((*Server).deleteAnchor)},

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"muster"
 )
@@ -194,5 +196,26 @@ func TestEvents(t *testing.T) {
 	}
 	if got := strings.Join(seen, "\n"); !strings.HasPrefix(got, "id: 7\nevent: enrolled\ndata: {\"id\":7,") {
 		t.Errorf("the stream is %s", got)
+	}
+}
+
+// A patientWriter notes the deadline for what a client sends.
+type patientWriter struct {
+	*httptest.ResponseRecorder
+	read time.Time
+}
+
+func (w *patientWriter) SetReadDeadline(t time.Time) error { w.read = t; return nil }
+func (*patientWriter) SetWriteDeadline(time.Time) error    { return nil }
+
+// TestEventsOutliveRequests wants the time that a request may take not to end a stream.
+func TestEventsOutliveRequests(t *testing.T) {
+	t.Parallel()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	stream := &patientWriter{httptest.NewRecorder(), time.Now()}
+	err := newWorld(t).server.events(caller{}, stream, httptest.NewRequestWithContext(gone, http.MethodGet, "/v1/events", nil))
+	if err != nil || !stream.read.IsZero() {
+		t.Errorf("the stream ends at %v: %v", stream.read, err)
 	}
 }

@@ -44,8 +44,9 @@ type Server struct {
 const (
 	defaultLimit = 50
 	maxLimit     = 500
-	MaxBody      = 8 << 20 // octets: some twenty thousand instructions
-	maxWatchers  = 64      // who follow events
+	MaxBody      = 8 << 20  // octets: some twenty thousand instructions
+	maxOne       = 64 << 10 // octets of a request about one of something
+	maxWatchers  = 64       // who follow events
 )
 
 // New returns a Server.
@@ -98,6 +99,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answer serves a request of the interface for programs.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, at route) {
+	if at.roles == nil {
+		dismiss(w)
+	}
 	who, err := s.admit(r, at.method+" "+at.path, at.access)
 	if err != nil {
 		s.refuse(w, r, err)
@@ -108,6 +112,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, at route) {
 			s.refuse(w, r, err)
 		}
 		return
+	}
+	if !at.large {
+		r.Body = http.MaxBytesReader(w, r.Body, maxOne)
 	}
 	var answer reply
 	if key := r.Header.Get("Idempotency-Key"); key != "" && at.method == http.MethodPost && !at.secret {
@@ -260,12 +267,19 @@ const busyDelay = "5"
 // line has a code, as all have that strangers cause, so that a flood can be cut.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p := s.problemOf(r, err)
-	if p.Status == http.StatusServiceUnavailable {
+	switch p.Status {
+	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", busyDelay)
+	case http.StatusUnauthorized:
+		dismiss(w)
 	}
 	body, _ := json.Marshal(p) // of texts and numbers: never fails
 	s.write(w, p.Status, "application/problem+json", append(body, '\n'))
 }
+
+// dismiss has the connection end with the answer, so that strangers cannot take the
+// places of all others at the listener by asking again and again.
+func dismiss(w http.ResponseWriter) { w.Header().Set("Connection", "close") }
 
 // problemOf logs an error and returns what is told of it.
 func (s *Server) problemOf(r *http.Request, err error) problem {

@@ -408,3 +408,37 @@ func conforms(value any, schema map[string]any, schemas map[string]map[string]an
 	}
 	return nil
 }
+
+// TestStrangersAreDismissed wants connections to end with what is answered to nobody.
+func TestStrangersAreDismissed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, c := range []struct {
+		as, path string
+		closed   bool
+	}{{"", "/livez", true}, {"", "/v1/whoami", true}, {"stranger", "/v1/whoami", true}, {"viewer", "/v1/whoami", false}, {"viewer", "/v1/audit", false}} {
+		r := request{method: http.MethodGet, path: c.path}
+		if c.as != "" {
+			r.identity = w.as(c.as)
+		}
+		if response, _ := w.send(r); response.Close != c.closed {
+			t.Errorf("%s as %q: the connection ends: %v", c.path, c.as, response.Close)
+		}
+	}
+}
+
+// TestBodiesAreBounded sends more than a request needs.
+func TestBodiesAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	verdict := Verdict{Verdict: banned, EnroleeID: "//sp.example/1", Reason: strings.Repeat("x", maxOne)}
+	w.want("admin", http.MethodPost, "/v1/verdicts", verdict, http.StatusRequestEntityTooLarge, muster.CodeRequestMalformed)
+	many := `{"instructions":[{}` + strings.Repeat(`,{}`, maxImport) + `]}`
+	answer := w.want("operator", http.MethodPost, "/v1/instructions/import", many, http.StatusBadRequest, muster.CodeRequestMalformed)
+	if want := fmt.Sprint("more than ", maxImport); !strings.Contains(fmt.Sprint(answer["detail"]), want) {
+		t.Errorf("%v does not tell of %s", answer, want)
+	}
+	for _, wrong := range []string{`{"instructions":{}}`, `{"instructions":[1]}`, `{"instructions":[{"nam":""}]}`} {
+		w.want("operator", http.MethodPost, "/v1/instructions/import", wrong, http.StatusBadRequest, muster.CodeRequestMalformed)
+	}
+}
