@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,30 +15,41 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster"
-	"muster/enrolee"
 )
 
-// maxBenchDevices bounds the devices that take turns: the MAF rations the fetches
-// of one network, and a burst of that many is let through.
-const maxBenchDevices = 128
+// maxBenchDevices bounds how many devices are under way at once: a function takes no
+// more handshakes from one network.
+const maxBenchDevices = maxFromNetwork
 
 func newBenchCommand() *cobra.Command {
 	b := &bench{}
-	var via string
+	var via, plot string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure enrolments or re-attachments against a MEF and a MAF of this machine",
-		Long: `Measure enrolments or re-attachments against a MEF and a MAF of this machine.
+		Short: "Measure enrolments, attachments or retrievals of keys",
+		Long: `Measure enrolments, attachments or retrievals of keys.
 
-MEF and MAF run as processes of their own, with their stores in a temporary
-folder, so that their CPU time stands apart from that of the devices. An enrolment
-ends when the device knows that the MEF has it on disk; a re-attachment is a
-handshake under a known KmID and a registration. Devices keep their keys in memory.
+MEF and MAF run as processes of their own on this machine, with their stores in a
+temporary folder, so that their CPU time stands apart from that of the devices.
+Devices are new each time, and keep their keys in memory.
+
+  enrolment      a handshake with certificates, the export, the record on disk, and
+                 the request by which the device knows of it
+  attachment     the first of an enrolment: a handshake under the KeID, for which the
+                 MAF fetches the key from the MEF, the registration, and a handshake
+                 under the KmID; enrolments for it are made before each run
+  re-attachment  a handshake under a known KmID
+  retrieval      of a registered key by a target of it, over a session that is open
 
 Without --rate, each of --concurrency devices begins again as soon as it has ended.
 With --rate, operations begin at that rate whether or not earlier ones have ended,
-and latency counts from the intended begin: what waits behind a stall is not left out.`,
+and latency counts from the intended begin: what waits behind a stall is not left out.
+
+With --config, once for each device, devices, MEF and MAF are those of the configurations
+that muster enrol reads, wherever they are. The CPU time of such servers is unknown;
+the devices enrol again and again, and their files stay as they are. Retrievals need
+one more device, which registers the key.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b.via, b.notes = transport(via), cmd.ErrOrStderr()
@@ -45,6 +57,9 @@ and latency counts from the intended begin: what waits behind a stall is not lef
 				return err
 			}
 			report, err := b.run(cmd.Context())
+			if err == nil && plot != "" {
+				err = os.WriteFile(plot, []byte(report.plot()), 0o644)
+			}
 			if err != nil {
 				return err
 			}
@@ -54,24 +69,21 @@ and latency counts from the intended begin: what waits behind a stall is not lef
 			return report.print(cmd.OutOrStdout())
 		},
 	}
-	cmd.AddCommand(newBenchCompareCommand(), newBenchBareCommand(), newBenchProfiledCommand())
+	cmd.AddCommand(newBenchCompareCommand(), newBenchBareCommand(), newBenchWatchedCommand())
 	flags := cmd.Flags()
-	flags.StringVar(&b.operation, "operation", opEnrolment, "what to measure: enrolment or re-attachment")
+	flags.StringVar(&b.operation, "operation", opEnrolment, "what to measure: "+strings.Join(benchOperations, ", "))
 	flags.StringVar(&via, "transport", "tls", "how devices reach MEF and MAF: tls or dtls")
 	flags.IntVar(&b.concurrency, "concurrency", 8, "how many devices take turns; with --rate, how many operations may be under way")
 	flags.Float64Var(&b.rate, "rate", 0, "operations that begin in a second; 0 for as many as the devices make")
 	flags.DurationVar(&b.duration, "duration", 3*time.Second, "how long one run lasts")
 	flags.DurationVar(&b.warmUp, "warm-up", time.Second, "how long operations go on before the first run")
 	flags.IntVar(&b.runs, "runs", 3, "how many runs")
+	flags.IntVar(&b.sessions, "sessions", 0, "open so many sessions after the runs, and say what memory each takes")
+	flags.StringArrayVar(&b.configs, "config", nil, "the configuration `FILE` of a device, for servers elsewhere")
+	flags.StringVar(&plot, "svg", "", "plot the distribution of latencies into this `FILE`")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
 }
-
-// What can be measured.
-const (
-	opEnrolment    = "enrolment"
-	opReattachment = "re-attachment"
-)
 
 // A bench is one measurement.
 type bench struct {
@@ -82,149 +94,155 @@ type bench struct {
 	duration    time.Duration
 	warmUp      time.Duration
 	runs        int
+	sessions    int
+	configs     []string
 	notes       io.Writer
 }
 
 func (b *bench) check() error {
 	switch {
-	case b.operation != opEnrolment && b.operation != opReattachment:
-		return muster.Refuse(muster.CodeUsage, "--operation is %s or %s", opEnrolment, opReattachment)
+	case !slices.Contains(benchOperations, b.operation):
+		return muster.Refuse(muster.CodeUsage, "--operation is one of %s", strings.Join(benchOperations, ", "))
 	case b.via != overTLS && b.via != overDTLS:
 		return muster.Refuse(muster.CodeUsage, "--transport is tls or dtls")
 	case b.concurrency < 1 || b.concurrency > maxBenchDevices:
 		return muster.Refuse(muster.CodeUsage, "--concurrency is from 1 to %d", maxBenchDevices)
 	case !(b.rate >= 0 && b.rate <= 1e6) || b.duration <= 0 || b.warmUp < 0 || b.runs < 1:
 		return muster.Refuse(muster.CodeUsage, "--rate is from 0 to 1000000, --duration and --runs are positive, --warm-up is not negative")
+	case b.sessions < 0 || b.sessions > 10_000:
+		return muster.Refuse(muster.CodeUsage, "--sessions is from 0 to 10000")
+	case len(b.configs) > 0 && (b.operation == opAttachment || b.sessions > 0):
+		return muster.Refuse(muster.CodeUsage, "attachments and the memory of sessions are measured with new devices, not with --config")
+	case len(b.configs) == 1 && b.operation == opRetrieval:
+		return muster.Refuse(muster.CodeUsage, "retrievals need one --config more than devices that retrieve")
 	}
 	return nil
 }
 
 func (b *bench) run(ctx context.Context) (*benchReport, error) {
+	if len(b.configs) > 0 {
+		return b.elsewhere(ctx)
+	}
 	dir, err := os.MkdirTemp("", "muster-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	servers, err := startBenchServers(ctx, filepath.Join(dir, "lab"), b.concurrency)
+	servers, err := startBenchServers(ctx, filepath.Join(dir, "lab"))
 	if err != nil {
 		return nil, err
 	}
 	defer servers.stop()
-	operations, err := b.devices(ctx, servers)
+	devices, err := newFactory(servers.lab, b.via)
 	if err != nil {
 		return nil, err
 	}
-	load := load{operations: operations, rate: b.rate}
-	load.run(ctx, b.warmUp)
-	report := &benchReport{Operation: b.operation, Transport: b.via, Concurrency: b.concurrency, Rate: b.rate}
-	for n := range b.runs {
-		fmt.Fprintf(b.notes, "run %d of %d\n", n+1, b.runs)
-		server, client, begun := servers.cpu(), cpuOf(os.Getpid()), time.Now()
-		sample := load.run(ctx, b.duration)
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		report.Runs = append(report.Runs, sample.summary(time.Since(begun), servers.cpu()-server, cpuOf(os.Getpid())-client))
-		report.sample.add(sample)
+	report, err := b.measure(ctx, servers, func(int) (benchDevice, error) { return devices.device() })
+	if err == nil && b.sessions > 0 {
+		report.Memory, err = b.memory(ctx, servers, devices)
 	}
-	report.Failures = report.sample.failures
-	return report, nil
+	return report, err
 }
 
-// devices returns what each device does again and again.
-func (b *bench) devices(ctx context.Context, servers *benchServers) ([]operation, error) {
-	var operations []operation
-	for n := range b.concurrency {
-		config, err := readEnroleeConfig(servers.lab.path(servers.lab.deviceFile(n) + ".yaml"))
+// elsewhere measures servers that run already.
+func (b *bench) elsewhere(ctx context.Context) (*benchReport, error) {
+	var devices []benchDevice
+	for _, file := range b.configs {
+		config, err := readEnroleeConfig(file)
 		if err != nil {
 			return nil, err
 		}
 		config.MEF.Transport, config.MAF.Transport = b.via, b.via
-		device, _, err := newEnroleeWith(config, io.Discard, new(memoryKeyring))
+		device, closeDevice, err := newEnroleeWith(config, io.Discard, new(memoryKeyring))
 		if err != nil {
 			return nil, err
 		}
-		attach := func(ctx context.Context) error {
-			attachment, err := device.Ensure(ctx)
-			if err != nil {
-				return err
+		defer func() { _ = closeDevice() }()
+		devices = append(devices, benchDevice{Enrolee: device, id: config.EnroleeID})
+	}
+	if b.concurrency = len(devices); b.operation == opRetrieval {
+		b.concurrency-- // the last one registers the key
+	}
+	return b.measure(ctx, nil, func(n int) (benchDevice, error) { return devices[n], nil })
+}
+
+// measure lets devices make the load. The servers are nil if they are elsewhere.
+func (b *bench) measure(ctx context.Context, servers *benchServers, source func(n int) (benchDevice, error)) (*benchReport, error) {
+	work, err := newWorkload(ctx, b.operation, b.concurrency, source)
+	if err != nil {
+		return nil, err
+	}
+	defer work.close()
+	if err := b.stock(ctx, work, b.warmUp); err != nil {
+		return nil, err
+	}
+	load{operations: work.operations, rate: b.rate}.run(ctx, b.warmUp)
+	report := b.newReport(servers == nil)
+	for n := range b.runs {
+		if err := b.stock(ctx, work, b.duration); err != nil {
+			return nil, err
+		}
+		sample := new(sample)
+		stop := b.progress(n, sample)
+		before, begun := servers.cpu(), time.Now()
+		load{operations: work.operations, rate: b.rate, into: sample}.run(ctx, b.duration)
+		took, taken := time.Since(begun), servers.cpu().sub(before)
+		stop()
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		report.Runs = append(report.Runs, sample.summary(took, taken))
+		report.sample.add(sample)
+	}
+	report.Failures, report.Histogram = report.sample.failures, report.sample.buckets()
+	return report, nil
+}
+
+// stock makes ready what a run may use up: what its rate asks for, or more than
+// devices of one machine make without one.
+func (b *bench) stock(ctx context.Context, work *workload, d time.Duration) error {
+	const most = 500 // a second
+	if work.stock == nil {
+		return nil
+	}
+	fmt.Fprintln(b.notes, "making enrolments")
+	rate := b.rate
+	if rate == 0 {
+		rate = most
+	}
+	return work.stock(ctx, int(math.Ceil(rate*d.Seconds())))
+}
+
+// progress tells of a run while it goes on, if somebody looks.
+func (b *bench) progress(n int, sample *sample) (stop func()) {
+	fmt.Fprintf(b.notes, "run %d of %d", n+1, b.runs)
+	ended, told := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(told)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for seconds := 1; isTerminal(b.notes); seconds++ {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+				succeeded, failed := sample.counts()
+				fmt.Fprintf(b.notes, "\rrun %d of %d: %d s of %v, %d done, %d failed", n+1, b.runs, seconds, b.duration, succeeded, failed)
 			}
-			return attachment.Close()
 		}
-		enrol := func(ctx context.Context) error {
-			_, err := device.Enrol(ctx)
-			return err
-		}
-		if b.operation == opEnrolment {
-			operations = append(operations, enrol)
-			continue
-		}
-		if err := attach(ctx); err != nil {
-			return nil, fmt.Errorf("the first attachment of device %d: %w", n+1, err)
-		}
-		operations = append(operations, attach)
+	}()
+	return func() {
+		close(ended)
+		<-told
+		fmt.Fprintln(b.notes)
 	}
-	return operations, nil
 }
 
-// A memoryKeyring is what a device holds until the process ends.
-type memoryKeyring struct{ kept enrolee.Credentials }
-
-func (k *memoryKeyring) Load(context.Context) (enrolee.Credentials, error) { return k.kept, nil }
-
-func (k *memoryKeyring) Save(_ context.Context, c enrolee.Credentials) error {
-	k.kept = c
-	return nil
-}
-
-// A benchReport is what a bench has found.
-type benchReport struct {
-	Operation   string              `json:"operation"`
-	Transport   transport           `json:"transport"`
-	Concurrency int                 `json:"concurrency"`
-	Rate        float64             `json:"rate,omitempty"` // intended, in operations a second
-	Runs        []benchRun          `json:"runs"`
-	Failures    map[muster.Code]int `json:"failures"` // of all runs, by the code of the refusal; "" for other errors
-
-	sample sample // of all runs
-}
-
-// print writes the smallest, middle and largest figure of the runs, and how the
-// latencies of all runs are distributed.
-func (r *benchReport) print(out io.Writer) error {
-	var text strings.Builder
-	fmt.Fprintf(&text, "%s over %s, %d devices, %d runs\n\n%-26s%12s%12s%12s\n", r.Operation, strings.ToUpper(string(r.Transport)),
-		r.Concurrency, len(r.Runs), "", "min", "median", "max")
-	for _, figure := range []struct {
-		name string
-		of   func(benchRun) float64
-	}{
-		{"operations/s", func(b benchRun) float64 { return b.PerSecond }},
-		{"latency p50, ms", func(b benchRun) float64 { return b.P50 }},
-		{"latency p90, ms", func(b benchRun) float64 { return b.P90 }},
-		{"latency p99, ms", func(b benchRun) float64 { return b.P99 }},
-		{"latency p99.9, ms", func(b benchRun) float64 { return b.P999 }},
-		{"server CPU/operation, µs", func(b benchRun) float64 { return b.ServerCPU }},
-		{"client CPU/operation, µs", func(b benchRun) float64 { return b.ClientCPU }},
-	} {
-		var values []float64
-		for _, run := range r.Runs {
-			values = append(values, figure.of(run))
-		}
-		slices.Sort(values)
-		fmt.Fprintf(&text, "%-26s%12.1f%12.1f%12.1f\n", figure.name, values[0], (values[(len(values)-1)/2]+values[len(values)/2])/2, values[len(values)-1])
+func isTerminal(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	if !ok {
+		return false
 	}
-	text.WriteString("\n" + r.sample.histogram())
-	for code, n := range r.Failures {
-		fmt.Fprintf(&text, "failed %d: %s\n", n, orElse(string(code), "other errors"))
-	}
-	_, err := io.WriteString(out, text.String())
-	return err
-}
-
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -29,7 +29,7 @@ func newBenchCompareCommand() *cobra.Command {
 handshake of a library takes, and with the cryptographic operations in it.
 
 Every contestant is a server in a process of its own, with the same chains, suite
-and group, and meets the same devices. They take turns, again and again, and the
+and group, and meets devices that are new each time. They take turns, again and again, and the
 ratios are taken within each round, so that what else the machine does falls on
 all of them. An enrolment is the handshake with certificates on both sides, the
 export and the record on disk; confirmed, the device has asked and knows of it.`,
@@ -56,7 +56,6 @@ export and the record on disk; confirmed, the device has asked and knows of it.`
 	flags := cmd.Flags()
 	flags.StringVar(&via, "transport", "both", "tls, dtls or both")
 	flags.IntVar(&c.concurrency, "concurrency", 32, "how many devices are under way at once")
-	flags.IntVar(&c.devices, "devices", 256, "how many devices there are, which take turns")
 	flags.IntVar(&c.rounds, "rounds", 7, "how often each contestant has its turn")
 	flags.DurationVar(&c.turn, "turn", 2*time.Second, "how long a turn lasts")
 	flags.StringVar(&c.profiles, "profiles", "", "write CPU profiles of the servers, for go tool pprof, into this `FOLDER`")
@@ -68,7 +67,6 @@ export and the record on disk; confirmed, the device has asked and knows of it.`
 type comparison struct {
 	transports  []transport
 	concurrency int
-	devices     int
 	rounds      int
 	turn        time.Duration
 	profiles    string
@@ -79,8 +77,8 @@ func (c *comparison) check() error {
 	switch {
 	case slices.ContainsFunc(c.transports, func(t transport) bool { return t != overTLS && t != overDTLS }):
 		return muster.Refuse(muster.CodeUsage, "--transport is tls, dtls or both")
-	case c.concurrency < 1 || c.devices < c.concurrency || c.devices > maxLabDevices:
-		return muster.Refuse(muster.CodeUsage, "--concurrency is from 1 to --devices, and that at most %d", maxLabDevices)
+	case c.concurrency < 1 || c.concurrency > maxBenchDevices:
+		return muster.Refuse(muster.CodeUsage, "--concurrency is from 1 to %d", maxBenchDevices)
 	case c.rounds < 1 || c.turn <= 0:
 		return muster.Refuse(muster.CodeUsage, "--rounds and --turn are positive")
 	}
@@ -119,7 +117,7 @@ func (c *comparison) run(ctx context.Context) (*comparisonReport, error) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	report := &comparisonReport{Concurrency: c.concurrency}
 	for _, via := range c.transports {
-		lab, err := newBenchLab(filepath.Join(dir, string(via)), c.devices)
+		lab, err := newBenchLab(filepath.Join(dir, string(via)))
 		if err != nil {
 			return nil, err
 		}
@@ -196,7 +194,7 @@ func (c *comparison) profiled(via transport, name string, command ...string) []s
 	if c.profiles == "" {
 		return command
 	}
-	return append([]string{"bench", "profiled", filepath.Join(c.profiles, fmt.Sprintf("%s-%s.pprof", via, name))}, command...)
+	return append([]string{"bench", "watched", filepath.Join(c.profiles, fmt.Sprintf("%s-%s.pprof", via, name))}, command...)
 }
 
 // contestants starts the servers of a transport. The caller calls stop even where
@@ -232,46 +230,32 @@ func (c *comparison) contestants(ctx context.Context, via transport, lab *labora
 	return all, stop, nil
 }
 
-// operations are devices that enrol in turns, as many at once as are to be.
+// operations are devices that enrol at a port, as many at once as are to be.
 func (c *comparison) operations(via transport, lab *laboratory, port uint16, unconfirmed bool) ([]operation, error) {
-	operations := make([]operation, c.concurrency)
-	enrol := make([][]operation, c.concurrency)
-	for n := range c.devices {
-		config, err := readEnroleeConfig(lab.path(lab.deviceFile(n) + ".yaml"))
-		if err != nil {
-			return nil, err
-		}
-		config.MEF.Transport, config.MEF.Address, config.Unconfirmed = via, fmt.Sprintf("127.0.0.1:%d", port), unconfirmed
-		device, _, err := newEnroleeWith(config, io.Discard, new(memoryKeyring))
-		if err != nil {
-			return nil, err
-		}
-		enrol[n%c.concurrency] = append(enrol[n%c.concurrency], func(ctx context.Context) error {
-			_, err := device.Enrol(ctx)
-			return err
-		})
+	devices, err := newFactory(lab, via)
+	if err != nil {
+		return nil, err
 	}
-	for n := range operations {
-		turn := 0
-		operations[n] = func(ctx context.Context) error {
-			turn++
-			return enrol[n][turn%len(enrol[n])](ctx)
-		}
-	}
-	return operations, nil
+	devices.config.MEF.Address, devices.config.Unconfirmed = fmt.Sprintf("127.0.0.1:%d", port), unconfirmed
+	return enrolments(c.concurrency, func(int) (benchDevice, error) { return devices.device() }).operations, nil
 }
 
 // awake waits until the server does what is asked of it.
-func (c *contestant) awake(ctx context.Context) (err error) {
+func (c *contestant) awake(ctx context.Context) error {
+	var failed error
 	for until := time.Now().Add(benchPatience); time.Now().Before(until); {
-		if err = c.operations[0](ctx); err == nil {
+		enrol, err := c.operations[0]()
+		if err != nil {
+			return err
+		}
+		if failed = enrol(ctx); failed == nil {
 			return nil
 		}
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("%s does not answer: %w", c.Name, err)
+	return fmt.Errorf("%s does not answer: %w", c.Name, failed)
 }
 
 // take has the contestant's turn: what it takes includes what it still does when

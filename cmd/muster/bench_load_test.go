@@ -21,7 +21,7 @@ func TestOpenLoadCountsFromTheIntendedBegin(t *testing.T) {
 		}
 		return nil
 	}
-	s := load{operations: []operation{device}, rate: 1000}.run(t.Context(), 100*time.Millisecond)
+	s := load{operations: []operation{again(device)}, rate: 1000}.run(t.Context(), 100*time.Millisecond)
 	if len(s.latencies) != 100 {
 		t.Fatalf("%d operations have ended, of 100", len(s.latencies))
 	}
@@ -37,16 +37,16 @@ func TestClosedLoadCountsFailuresByCode(t *testing.T) {
 	defer cancel()
 	var turns [2]atomic.Int64
 	failing := func(n int, err error) operation {
-		return func(context.Context) error {
+		return again(func(context.Context) error {
 			turns[n].Add(1)
 			if turns[0].Load() > 0 && turns[1].Load() > 0 {
 				cancel()
 			}
 			return err
-		}
+		})
 	}
 	s := load{operations: []operation{failing(0, muster.Refuse(muster.CodeBusy, "come back")), failing(1, errors.New("broken"))}}.run(ctx, time.Hour)
-	run := s.summary(time.Second, time.Second, 0)
+	run := s.summary(time.Second, cpuTimes{mef: time.Second})
 	if s.failures[muster.CodeBusy] == 0 || s.failures[""] == 0 || len(s.failures) != 2 || run.Failed != s.failures[""]+s.failures[muster.CodeBusy] {
 		t.Errorf("the failures are %v, %d in all", s.failures, run.Failed)
 	}
@@ -60,8 +60,8 @@ func TestSummary(t *testing.T) {
 	for n := range 1000 {
 		s.latencies = append(s.latencies, time.Duration(1000-n)*time.Millisecond)
 	}
-	got := s.summary(2*time.Second, time.Second, 3*time.Second)
-	want := benchRun{Succeeded: 1000, PerSecond: 500, P50: 500, P90: 900, P99: 990, P999: 999, ServerCPU: 1000, ClientCPU: 3000}
+	got := s.summary(2*time.Second, cpuTimes{time.Second, 2 * time.Second, 4 * time.Second})
+	want := benchRun{Succeeded: 1000, PerSecond: 500, P50: 500, P90: 900, P99: 990, P999: 999, ServerCPU: 3000, MEFCPU: 1000, MAFCPU: 2000, ClientCPU: 4000}
 	if got != want {
 		t.Errorf("the summary is %+v, want %+v", got, want)
 	}
@@ -73,12 +73,30 @@ func TestSummary(t *testing.T) {
 
 func TestBenchCommandLine(t *testing.T) {
 	for _, wrong := range [][]string{
-		{"--operation", "attachment"}, {"--transport", "udp"}, {"--concurrency", "0"}, {"--concurrency", "129"},
-		{"--rate", "-1"}, {"--rate", "NaN"}, {"--duration", "0s"}, {"--warm-up", "-1s"}, {"--runs", "0"},
+		{"--operation", "attach"}, {"--transport", "udp"}, {"--concurrency", "0"}, {"--concurrency", "129"},
+		{"--rate", "-1"}, {"--rate", "NaN"}, {"--duration", "0s"}, {"--warm-up", "-1s"}, {"--runs", "0"}, {"--sessions", "-1"},
+		{"--config", "x.yaml", "--operation", "attachment"}, {"--config", "x.yaml", "--sessions", "8"},
 	} {
 		cmd := newBenchCommand()
 		cmd.SetArgs(wrong)
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
 		wantCode(t, cmd.ExecuteContext(t.Context()), muster.CodeUsage)
+	}
+}
+
+// A device that has nothing left to do ends before the time is over, and that is no
+// failure.
+func TestClosedLoadEndsWithWhatWasMadeReady(t *testing.T) {
+	left := 3
+	device := func() (action, error) {
+		if left == 0 {
+			return nil, errUsedUp
+		}
+		left--
+		return func(context.Context) error { return nil }, nil
+	}
+	s := load{operations: []operation{device}}.run(t.Context(), time.Hour)
+	if succeeded, failed := s.counts(); succeeded != 3 || failed != 0 {
+		t.Errorf("%d have succeeded and %d failed", succeeded, failed)
 	}
 }

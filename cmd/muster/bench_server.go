@@ -25,8 +25,8 @@ type benchServers struct {
 // benchPatience is how long a server may take to begin or to end.
 const benchPatience = 20 * time.Second
 
-func startBenchServers(ctx context.Context, dir string, devices int) (*benchServers, error) {
-	lab, err := newBenchLab(dir, devices)
+func startBenchServers(ctx context.Context, dir string) (*benchServers, error) {
+	lab, err := newBenchLab(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -45,9 +45,10 @@ func startBenchServers(ctx context.Context, dir string, devices int) (*benchServ
 	return s, nil
 }
 
-// newBenchLab writes a laboratory whose functions have ports on which nothing listens.
-func newBenchLab(dir string, devices int) (*laboratory, error) {
-	lab := &laboratory{Dir: dir, Devices: devices, now: time.Now()}
+// newBenchLab writes a laboratory for all that its factory makes, whose functions
+// have ports on which nothing listens.
+func newBenchLab(dir string) (*laboratory, error) {
+	lab := &laboratory{Dir: dir, Devices: 1, grouped: true, now: time.Now()}
 	var err error
 	if lab.mefPort, err = quietPort(); err != nil {
 		return nil, err
@@ -67,8 +68,15 @@ func (s *benchServers) stop() {
 	}
 }
 
-// cpu is the CPU time that both servers have taken.
-func (s *benchServers) cpu() time.Duration { return s.mef.cpu() + s.maf.cpu() }
+// cpu is the CPU time that the servers and this process have taken. That of servers
+// elsewhere is not known.
+func (s *benchServers) cpu() cpuTimes {
+	taken := cpuTimes{client: cpuOf(os.Getpid())}
+	if s != nil {
+		taken.mef, taken.maf = s.mef.cpu(), s.maf.cpu()
+	}
+	return taken
+}
 
 // quietPort returns a port on which nothing listens, for both TCP and UDP. It is
 // below those that the system gives to whoever asks for any.
@@ -93,27 +101,29 @@ func quietPort() (port uint16, err error) {
 // A child is a server in a process of its own.
 type child struct {
 	process *exec.Cmd
+	ask     io.Writer    // a line makes a watched child say what memory it uses
+	told    chan int     // what it has said, in octets
 	stored  atomic.Int64 // enrolments of which it has said that they are stored
 }
 
-// startSelf runs this program with other arguments.
+// startSelf runs another command of this program, watched.
 func startSelf(ctx context.Context, args ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return startChild(ctx, self, args...)
+	return startChild(ctx, self, append([]string{"bench", "watched", "-"}, args...)...)
 }
 
 func startChild(ctx context.Context, program string, args ...string) (*child, error) {
-	c := &child{process: exec.CommandContext(ctx, program, args...)}
+	c := &child{process: exec.CommandContext(ctx, program, args...), told: make(chan int, 1)}
 	c.process.Cancel = func() error { return c.process.Process.Signal(os.Interrupt) }
 	c.process.WaitDelay = benchPatience
 	said, err := c.process.StderrPipe()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.process.StdinPipe(); err != nil { // some servers end with their input
+	if c.ask, err = c.process.StdinPipe(); err != nil { // s_server ends with its input
 		return nil, err
 	}
 	if err := c.process.Start(); err != nil {
@@ -123,15 +133,38 @@ func startChild(ctx context.Context, program string, args ...string) (*child, er
 	return c, nil
 }
 
-// listen counts what a MEF says about enrolments, and lets no child wait for a reader.
+// listen counts what a MEF says about enrolments, takes down what a child says about
+// its memory, and lets no child wait for a reader.
 func (c *child) listen(said io.Reader) {
 	lines := bufio.NewScanner(said)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), `"msg":"enrolled"`) {
 			c.stored.Add(1)
 		}
+		var octets int
+		if n, _ := fmt.Sscanf(lines.Text()+"\n", memoryLine, &octets); n == 1 {
+			c.told <- octets
+		}
 	}
 	_, _ = io.Copy(io.Discard, said)
+}
+
+// memory is what a watched child has in its heap and stacks when it rests, in octets.
+func (c *child) memory(ctx context.Context) (int, error) {
+	if err := c.rest(ctx); err != nil {
+		return 0, err
+	}
+	if _, err := io.WriteString(c.ask, "\n"); err != nil {
+		return 0, err
+	}
+	select {
+	case octets := <-c.told:
+		return octets, nil
+	case <-time.After(benchPatience):
+		return 0, fmt.Errorf("%s does not say what memory it uses", filepath.Base(c.process.Path))
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
 // answers waits until somebody takes connections at a port of this machine.

@@ -23,7 +23,7 @@ func wordsOf(cmd *cobra.Command, flag string) []string {
 	case "format":
 		return []string{formatCSV, formatLines}
 	case "operation":
-		return []string{opEnrolment, opReattachment}
+		return benchOperations
 	case "order":
 		return []string{"newest"}
 	case "profile":

@@ -29,6 +29,8 @@ type laboratory struct {
 	Devices int
 	now     time.Time
 
+	grouped          bool           // one instruction is for all that the factory makes
+	factory          *authority     // once written
 	credential       credentialKind // of the devices; zero is a certificate
 	mefPort, mafPort uint16         // each TCP and UDP; zero for those of a laboratory
 	adminPort        uint16         // of the MEF's operators, that of the MAF's being one above; zero for none
@@ -67,7 +69,13 @@ admin:
 mafs:
   - {fqdn: {{.MAF}}, anchors: [pki/operator-root.pem]}
 instructions:
-{{- range .Devices}}
+{{- if .Grouped}}
+  - certificate: {flavour: device, pattern: "0.2.481.1/100.*"}
+    anchors: [pki/device-root.pem]
+    template: //sp.lab.example/{model}-{serial}
+    targets: [{{.MAF}}]
+    lifetime: 24h
+{{- else}}{{range .Devices}}
 {{- if $.PSK}}
   - kpm_ids: [{{.KpmID}}]
 {{- else}}
@@ -77,7 +85,7 @@ instructions:
     enrolee_id: {{.ID}}
     targets: [{{$.MAF}}]
     lifetime: 24h
-{{- end}}
+{{- end}}{{end}}
 `
 
 const mafTemplate = `# A MAF for the laboratory. Paths are relative to this file.
@@ -134,14 +142,14 @@ type labNames struct {
 	AdminPort        uint16
 	MAFAdminPort     uint16
 	Operated         labFunction
-	PSK              bool
+	PSK, Grouped     bool
 	MEFPort, MAFPort uint16
 	Devices          []labDevice
 	Device           labDevice
 }
 
 func (l *laboratory) names() labNames {
-	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, Operator: labOperator, AdminPort: l.adminPort, MAFAdminPort: l.adminPort + 1, MEFPort: l.mefPort, MAFPort: l.mafPort, PSK: l.credential == byKey}
+	names := labNames{MEF: labMEF, MAF: labMAF, Admin: labAdmin, Operator: labOperator, AdminPort: l.adminPort, MAFAdminPort: l.adminPort + 1, MEFPort: l.mefPort, MAFPort: l.mafPort, PSK: l.credential == byKey, Grouped: l.grouped}
 	orDefault(&names.MEFPort, labMEFPort)
 	orDefault(&names.MAFPort, labMAFPort)
 	for n := range l.Devices {
@@ -274,6 +282,7 @@ func (l *laboratory) writePKI(names labNames) error {
 	if err != nil {
 		return err
 	}
+	l.factory = factory
 	if err := errors.Join(
 		writeCertificates(l.path("pki", "operator-root.pem"), operator.certificate),
 		writeCertificates(l.path("pki", "device-root.pem"), devices.certificate),
