@@ -80,7 +80,8 @@ func NewClient(c ClientConfig) *Client {
 		},
 		DisableCompression:     true,
 		MaxConnsPerHost:        c.MaxConns,
-		MaxIdleConnsPerHost:    1,
+		// One that is closed between two calls of a burst costs the next a handshake.
+		MaxIdleConnsPerHost:    max(1, c.MaxConns),
 		IdleConnTimeout:        c.Idle,
 		ResponseHeaderTimeout:  c.Timeout,
 		MaxResponseHeaderBytes: maxHeaderOctets,

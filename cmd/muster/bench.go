@@ -81,6 +81,7 @@ one more device, which registers the key.`,
 	flags.IntVar(&b.sessions, "sessions", 0, "open so many sessions after the runs, and say what memory each takes")
 	flags.StringArrayVar(&b.configs, "config", nil, "the configuration `FILE` of a device, for servers elsewhere")
 	flags.StringVar(&plot, "svg", "", "plot the distribution of latencies into this `FILE`")
+	flags.StringVar(&b.profiles, "profiles", "", "write CPU profiles of the servers, for go tool pprof, into this folder, a `DIR`")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
 }
@@ -96,6 +97,7 @@ type bench struct {
 	runs        int
 	sessions    int
 	configs     []string
+	profiles    string
 	notes       io.Writer
 }
 
@@ -128,7 +130,7 @@ func (b *bench) run(ctx context.Context) (*benchReport, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	servers, err := startBenchServers(ctx, filepath.Join(dir, "lab"))
+	servers, err := startBenchServers(ctx, filepath.Join(dir, "lab"), b.profiles)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ export and the record on disk; confirmed, the device has asked and knows of it.`
 	flags.IntVar(&c.concurrency, "concurrency", 32, "how many devices are under way at once")
 	flags.IntVar(&c.rounds, "rounds", 7, "how often each contestant has its turn")
 	flags.DurationVar(&c.turn, "turn", 2*time.Second, "how long a turn lasts")
-	flags.StringVar(&c.profiles, "profiles", "", "write CPU profiles of the servers, for go tool pprof, into this `FOLDER`")
+	flags.StringVar(&c.profiles, "profiles", "", "write CPU profiles of the servers, for go tool pprof, into this folder, a `DIR`")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
 }

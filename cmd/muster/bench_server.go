@@ -25,16 +25,16 @@ type benchServers struct {
 // benchPatience is how long a server may take to begin or to end.
 const benchPatience = 20 * time.Second
 
-func startBenchServers(ctx context.Context, dir string) (*benchServers, error) {
+func startBenchServers(ctx context.Context, dir, profiles string) (*benchServers, error) {
 	lab, err := newBenchLab(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &benchServers{lab: lab}
-	if s.mef, err = startSelf(ctx, "mef", "--config", lab.path("mef.yaml")); err != nil {
+	if s.mef, err = startSelf(ctx, profiles, "mef", "--config", lab.path("mef.yaml")); err != nil {
 		return nil, err
 	}
-	if s.maf, err = startSelf(ctx, "maf", "--config", lab.path("maf.yaml")); err != nil {
+	if s.maf, err = startSelf(ctx, profiles, "maf", "--config", lab.path("maf.yaml")); err != nil {
 		s.stop()
 		return nil, err
 	}
@@ -106,13 +106,18 @@ type child struct {
 	stored  atomic.Int64 // enrolments of which it has said that they are stored
 }
 
-// startSelf runs another command of this program, watched.
-func startSelf(ctx context.Context, args ...string) (*child, error) {
+// startSelf runs another command of this program, watched. It writes a CPU profile
+// into a folder, unless that is empty.
+func startSelf(ctx context.Context, profiles string, args ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return startChild(ctx, self, append([]string{"bench", "watched", "-"}, args...)...)
+	profile := "-"
+	if profiles != "" {
+		profile = filepath.Join(profiles, args[0]+".pprof")
+	}
+	return startChild(ctx, self, append([]string{"bench", "watched", profile}, args...)...)
 }
 
 func startChild(ctx context.Context, program string, args ...string) (*child, error) {
