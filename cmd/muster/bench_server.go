@@ -23,7 +23,7 @@ type benchServers struct {
 }
 
 // benchPatience is how long a server may take to begin or to end.
-const benchPatience = 20 * time.Second
+const benchPatience = time.Minute
 
 func startBenchServers(ctx context.Context, dir, profiles string) (*benchServers, error) {
 	lab, err := newBenchLab(dir)
@@ -38,7 +38,7 @@ func startBenchServers(ctx context.Context, dir, profiles string) (*benchServers
 		s.stop()
 		return nil, err
 	}
-	if err := errors.Join(s.mef.answers(ctx, lab.mefPort), s.maf.answers(ctx, lab.mafPort)); err != nil {
+	if err := errors.Join(s.mef.answers(ctx), s.maf.answers(ctx)); err != nil {
 		s.stop()
 		return nil, err
 	}
@@ -101,9 +101,10 @@ func quietPort() (port uint16, err error) {
 // A child is a server in a process of its own.
 type child struct {
 	process *exec.Cmd
-	ask     io.Writer    // a line makes a watched child say what memory it uses
-	told    chan int     // what it has said, in octets
-	stored  atomic.Int64 // enrolments of which it has said that they are stored
+	ask     io.Writer // a line makes a watched child say what memory it uses
+	told    chan int  // what it has said, in octets
+
+	listening, stored atomic.Int64 // listeners that it has opened, and enrolments stored, by what it says
 }
 
 // startSelf runs another command of this program, watched. It writes a CPU profile
@@ -138,13 +139,16 @@ func startChild(ctx context.Context, program string, args ...string) (*child, er
 	return c, nil
 }
 
-// listen counts what a MEF says about enrolments, takes down what a child says about
-// its memory, and lets no child wait for a reader.
+// listen counts what a MEF or MAF says about listeners and enrolments, takes down what
+// a child says about its memory, and lets no child wait for a reader.
 func (c *child) listen(said io.Reader) {
 	lines := bufio.NewScanner(said)
 	for lines.Scan() {
-		if strings.Contains(lines.Text(), `"msg":"enrolled"`) {
+		switch {
+		case strings.Contains(lines.Text(), `"msg":"enrolled"`):
 			c.stored.Add(1)
+		case strings.Contains(lines.Text(), `"msg":"listening"`):
+			c.listening.Add(1)
 		}
 		var octets int
 		if n, _ := fmt.Sscanf(lines.Text()+"\n", memoryLine, &octets); n == 1 {
@@ -172,18 +176,18 @@ func (c *child) memory(ctx context.Context) (int, error) {
 	}
 }
 
-// answers waits until somebody takes connections at a port of this machine.
-func (c *child) answers(ctx context.Context, port uint16) error {
-	for until := time.Now().Add(benchPatience); time.Now().Before(until); {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return conn.Close()
+// answers waits until a MEF or MAF of a laboratory takes connections.
+func (c *child) answers(ctx context.Context) error {
+	const listeners = 2 // for TLS and DTLS
+	for until := time.Now().Add(benchPatience); c.listening.Load() < listeners; {
+		if !time.Now().Before(until) {
+			return fmt.Errorf("%s does not begin", filepath.Base(c.process.Path))
 		}
-		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+		if err := sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("%s does not begin", filepath.Base(c.process.Path))
+	return nil
 }
 
 // cpu is the CPU time that the child has taken.
