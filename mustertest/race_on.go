@@ -1,0 +1,5 @@
+//go:build race
+
+package mustertest
+
+const raceEnabled = true
