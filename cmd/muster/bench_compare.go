@@ -136,6 +136,12 @@ func (c *comparison) over(ctx context.Context, via transport, lab *laboratory, r
 	if err != nil {
 		return err
 	}
+	for _, contestant := range contestants { // the first turn warms up
+		if err := contestant.take(ctx, c.turn); err != nil {
+			return fmt.Errorf("%s over %s: %w", contestant.Name, via, err)
+		}
+		contestant.Rounds, contestant.Failed = nil, 0
+	}
 	least := contestant{Transport: via, Name: contestantPrimitives}
 	for n := range c.rounds {
 		fmt.Fprintf(c.notes, "%s: round %d of %d\n", strings.ToUpper(string(via)), n+1, c.rounds)
