@@ -41,7 +41,7 @@ func (s *Server) Handshake(ctx context.Context, conn net.Conn) (*Conn, error) {
 		// config is that of this handshake alone, which has not used it yet.
 		config.NextProtos = s.config.allowed(hello.CipherSuites)
 		// crypto/tls takes the group that the client names first, for many X25519.
-		// P-256 costs this side half of it: 48 µs in place of 97.
+		// P-256 costs this side a quarter less: 61 µs in place of 83.
 		if slices.Contains(hello.SupportedCurves, tls.CurveP256) {
 			config.CurvePreferences = []tls.CurveID{tls.CurveP256}
 		}
