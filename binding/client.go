@@ -78,8 +78,8 @@ func NewClient(c ClientConfig) *Client {
 			}
 			return conn, nil
 		},
-		DisableCompression:     true,
-		MaxConnsPerHost:        c.MaxConns,
+		DisableCompression: true,
+		MaxConnsPerHost:    c.MaxConns,
 		// One that is closed between two calls of a burst costs the next a handshake.
 		MaxIdleConnsPerHost:    max(1, c.MaxConns),
 		IdleConnTimeout:        c.Idle,
