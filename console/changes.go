@@ -174,6 +174,9 @@ func (g gate) accept(in *Instruction) error {
 	if !in.scoped(g.who.Scope) {
 		return muster.Refuse(muster.CodeRequestNotAllowed, "its Enrolees are not those of the caller's stakeholder")
 	}
+	if in.Status != "" && !g.who.Scope.IsZero() {
+		return muster.Refuse(muster.CodeRequestNotAllowed, "how certificates are asked after is not for a stakeholder to say")
+	}
 	for _, anchor := range in.Anchors {
 		if !g.anchors[anchor] {
 			return muster.Refuse(muster.CodeConfiguration, "there is no anchor %s", anchor)

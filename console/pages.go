@@ -188,6 +188,7 @@ func (s *Server) refusePage(w http.ResponseWriter, r *http.Request, err error) {
 		if p.Code == muster.CodeNoCertificate {
 			p = nil // whoever is here for the first time has done nothing wrong
 		}
+		dismiss(w)
 		s.render(w, r, http.StatusUnauthorized, view{template: "sign-in", title: "Sign in"}, frame{Problem: p})
 		return
 	}

@@ -16,6 +16,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	secret, err := s.redeem(r)
 	if err != nil {
 		p := s.pageProblem(r, err)
+		dismiss(w)
 		s.render(w, r, p.Status, view{template: "sign-in", title: "Sign in"}, frame{Problem: p})
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -177,7 +178,11 @@ func (who caller) identity() identity {
 // so that a misspelt one is not overlooked.
 func queryOf(r *http.Request, filters ...string) (Query, error) {
 	q := Query{Limit: defaultLimit, Filter: map[string]string{}}
-	for name, values := range r.URL.Query() {
+	parameters, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // what cannot be read would be left out, and with it a filter
+		return q, muster.Refuse(muster.CodeRequestMalformed, "the parameters: %w", err)
+	}
+	for name, values := range parameters {
 		switch {
 		case !utf8.ValidString(strings.Join(values, "")) || strings.ContainsRune(strings.Join(values, ""), 0):
 			return q, muster.Refuse(muster.CodeRequestMalformed, "the parameter %q is not text", name)

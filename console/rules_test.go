@@ -107,6 +107,8 @@ func TestTenantsAreApart(t *testing.T) {
 	if _, page := w.do("tenant", http.MethodGet, "/v1/instructions", nil); len(page["items"].([]any)) != 0 {
 		t.Errorf("a tenant sees %v", page)
 	}
+	lax := Instruction{KpmIDs: []string{"1"}, EnroleeID: tenantScope + "1", Targets: []string{"maf.example.com"}, Status: "off"}
+	w.want("tenant", http.MethodPost, "/v1/instructions", lax, http.StatusForbidden, muster.CodeRequestNotAllowed)
 	for _, order := range []CommandOrder{{EnroleeID: "//sp.example/1", Stakeholder: "tenant.example"}, {EnroleeID: tenantScope + "1", Stakeholder: "sp.example"}, {Prefix: "//", Stakeholder: "tenant.example"}} {
 		w.want("tenant", http.MethodPost, "/v1/commands", order, http.StatusForbidden, muster.CodeRequestNotAllowed)
 	}

@@ -252,9 +252,9 @@ func statusOf(err error) int {
 		return http.StatusPreconditionFailed
 	case muster.CodeConfiguration:
 		return http.StatusUnprocessableEntity
-	case muster.CodeBusy:
+	case muster.CodeBusy, muster.CodeStoreFailed:
 		return http.StatusServiceUnavailable
-	case muster.CodeStoreFailed, muster.CodeStoreDamaged, "":
+	case muster.CodeStoreDamaged, "":
 		return http.StatusInternalServerError
 	}
 	return http.StatusUnauthorized // every other code is one of certificates
@@ -287,7 +287,10 @@ func (s *Server) problemOf(r *http.Request, err error) problem {
 	s.config.Logger.Warn("operator refused", "code", muster.CodeOf(err), "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "status", status, "error", err)
 	p := problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
 	if meaning, ok := muster.CodeOf(err).Meaning(); ok && status != http.StatusInternalServerError {
-		p.Title, p.Detail, p.Code, p.Remedy = meaning.Rule, err.Error(), meaning.Code, meaning.Remedy
+		p.Title, p.Code, p.Remedy = meaning.Rule, meaning.Code, meaning.Remedy
+		if meaning.Code != muster.CodeStoreFailed {
+			p.Detail = err.Error()
+		}
 	}
 	if faulty, ok := errors.AsType[*faults](err); ok {
 		p.Faults = faulty.list

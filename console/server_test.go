@@ -89,7 +89,7 @@ func TestPages(t *testing.T) {
 		if seen != 5 {
 			t.Errorf("%s: the pages have %d items", r.path, seen)
 		}
-		for _, query := range []string{"limit=0", "limit=501", "limit=x", "limit=1&limit=2", "limit", "after=nothing", "Limit=1", "x=%00", "after=%00", "after=%ff"} {
+		for _, query := range []string{"limit=0", "limit=501", "limit=x", "limit=1&limit=2", "limit", "after=nothing", "Limit=1", "x=%00", "after=%00", "after=%ff", "limit=%zz", "a;b"} {
 			w.want("admin", http.MethodGet, r.path+"?"+query, nil, http.StatusBadRequest, muster.CodeRequestMalformed)
 		}
 	}

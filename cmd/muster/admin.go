@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,6 +56,9 @@ func (c adminConfig) read(status *statusSource) (clients []console.Client, err e
 		client := console.Client{Role: configured.Role, Scope: console.Scope{Stakeholder: configured.Stakeholder, Enrolees: configured.Enrolees}, Status: status.question(nil)}
 		if client.Role == "" || len(configured.Anchors) == 0 || configured.Certificate.Pattern != "" {
 			return nil, configErrorf("admin: client %d lacks role or anchors, or has a pattern", i+1)
+		}
+		if configured.Enrolees != "" && !strings.HasSuffix(configured.Enrolees, "/") {
+			return nil, configErrorf("admin: client %d: enrolees %q does not end with a slash, so that it has those of others who are called alike", i+1, configured.Enrolees)
 		}
 		if client.Anchors, err = anchors.read(configured.Anchors); err != nil {
 			return nil, err

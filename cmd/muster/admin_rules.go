@@ -37,16 +37,27 @@ type ruleKeeper struct {
 	managed    console.Rules // guarded by mu
 }
 
+// maxRules bounds the file of the operators' rules in octets.
+const maxRules = 256 << 20
+
 // readManaged reads the file of the operators' rules. One that does not exist yet
 // has none.
 func readManaged(path string) (rules console.Rules, err error) {
 	if path == "" {
 		return rules, nil
 	}
-	octets, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
 		return rules, nil
-	} else if err != nil {
+	case err != nil:
+		return rules, configErrorf("admin.rules: %v", err)
+	case !info.Mode().IsRegular() || info.Size() > maxRules:
+		return rules, configErrorf("admin.rules: %s is not a regular file of at most %d octets", path, maxRules)
+	case info.Mode().Perm()&0o022 != 0:
+		return rules, configErrorf("admin.rules: others may write %s", path)
+	}
+	octets, err := os.ReadFile(path)
+	if err != nil {
 		return rules, configErrorf("admin.rules: %v", err)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(octets))
@@ -337,7 +348,7 @@ func (s *service) watchRules() {
 
 // follow takes up what another process makes of the file, until ctx ends.
 func (k *ruleKeeper) follow(ctx context.Context, path string, every time.Duration) {
-	known := stampOf(path)
+	var known stamp // so that the first look finds what came since the file was read
 	for sleep(ctx, every) == nil {
 		if now := stampOf(path); now != known {
 			known = now

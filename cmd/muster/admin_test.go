@@ -124,7 +124,7 @@ func TestOperatorGovernsEnrolments(t *testing.T) {
 	}
 	var overview console.Overview
 	o.ok(http.MethodGet, "/v1/overview", nil, &overview)
-	if overview.Totals["enrolled"] != 1 || overview.Totals["refused/name-unknown"] == 0 || overview.Minutes[59].Enrolled+overview.Minutes[58].Enrolled != 1 || len(overview.Certificates) == 0 {
+	if overview.Totals["enrolled"] != 1 || overview.Totals["fetched"] != 1 || overview.Totals["refused/name-unknown"] == 0 || overview.Minutes[59].Enrolled+overview.Minutes[58].Enrolled != 1 || len(overview.Certificates) == 0 {
 		t.Errorf("the overview is %+v", overview)
 	}
 	for _, path := range []string{"/v1/registrations", "/v1/kpms", "/v1/keys", "/v1/audit", "/v1/audit?order=newest", "/v1/instructions", "/v1/verdicts", "/v1/commands?enrolee=" + in.EnroleeID + "&stakeholder=" + labAdmin} {
@@ -279,6 +279,7 @@ func TestAdminConfigIsChecked(t *testing.T) {
 		func(c *adminClientConfig) { c.Anchors = nil },
 		func(c *adminClientConfig) { c.Role = "" },
 		func(c *adminClientConfig) { c.Certificate.Name = "" },
+		func(c *adminClientConfig) { c.Enrolees = "//sp.example" },
 	} {
 		config := adminConfig{Clients: slices.Clone(w.mef.Admin.Clients)}
 		spoil(&config.Clients[0])

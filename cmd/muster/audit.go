@@ -110,7 +110,7 @@ func (t *trail) write(ctx context.Context, e audit.Entry) error {
 		return nil
 	}
 	now := time.Now()
-	if e.Kind != audit.KindRefused { // which refuse counts, written or not
+	if e.Kind != audit.KindRefused && e.Kind != audit.KindFetched { // which are counted, written or not
 		t.live.count(e.Kind, "", now)
 	}
 	t.live.tell(e, now)

@@ -9,6 +9,7 @@ import (
 	"muster"
 	"muster/audit"
 	"muster/console"
+	"muster/mef"
 )
 
 const (
@@ -111,6 +112,21 @@ func (h *happenings) Watch(ctx context.Context, after uint64, tell func(console.
 			return ctx.Err()
 		}
 	}
+}
+
+// A watchedStore counts the keys that MAFs fetch, by whatever request.
+type watchedStore struct {
+	database
+	live *happenings
+}
+
+// FetchEnrolment implements mef.Store.
+func (s watchedStore) FetchEnrolment(ctx context.Context, f mef.Fetch) (mef.Enrolment, error) {
+	e, err := s.database.FetchEnrolment(ctx, f)
+	if err == nil {
+		s.live.count(audit.KindFetched, "", f.Now)
+	}
+	return e, err
 }
 
 // counted returns the totals, the last hour by minutes, and the last day by

@@ -185,6 +185,9 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	if err := s.openTrail(config.Audit, config.Admin, config.FQDN, store); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
+	if s.trail != nil {
+		store = watchedStore{store, s.trail.live}
+	}
 	assemble := func(config *mefConfig) (role, error) {
 		function, err := newMEF(config, store, status)
 		if err != nil {

@@ -153,18 +153,24 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 	if config.FQDN != running.FQDN {
 		return nil, configErrorf("%s: the fqdn is %s, and was %s: that needs a restart", running.file, config.FQDN, running.FQDN)
 	}
+	restart := !reflect.DeepEqual(config.fixed(), running.fixed())
+	if config.Admin.Rules != running.Admin.Rules {
+		config.Admin.Rules = running.Admin.Rules
+		if config.managed, err = readManaged(config.Admin.Rules); err != nil {
+			return nil, err
+		}
+	}
 	role, err := assemble(config)
 	if err != nil {
 		return nil, err
 	}
 	return &renewal{
-		identity: config.Identity, anchors: config.anchorFiles(), admin: config.Admin,
+		identity: config.Identity, anchors: config.anchorFiles(), admin: config.Admin, restart: restart,
 		commit: func() error {
 			slot.current.Store(&role)
 			return keeper.put(config)
 		},
-		restart: !reflect.DeepEqual(config.fixed(), running.fixed()),
-		counts:  []any{"instructions", len(config.Instructions), "mafs", len(config.MAFs), "verdicts", len(config.Verdicts)},
+		counts: []any{"instructions", len(config.Instructions), "mafs", len(config.MAFs), "verdicts", len(config.Verdicts)},
 	}, nil
 }
 
