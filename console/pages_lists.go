@@ -216,8 +216,8 @@ type auditEntry struct {
 }
 
 func auditPage() page {
-	return tabled("/audit", "Audit", "Evidence", "The audit log, the oldest entry first. Each entry's hash is over the one before; muster audit verify follows the chain.", auditing,
-		func(s *Sources) List[json.RawMessage] { return s.Audit }, nil,
+	return tabled("/audit", "Audit", "Evidence", "The audit log, the newest entry first. Each entry's hash is over the one before; muster audit verify follows the chain.", auditing,
+		newestAudit, nil,
 		[]string{"Number", "Time", "Kind", "Who", "What", "Enrolee", "KeID", "Code", "Hash"},
 		func(raw json.RawMessage) []cell {
 			var e auditEntry
@@ -230,6 +230,17 @@ func auditPage() page {
 			}
 			return []cell{number(int64(e.Seq)), at(e.Time), state(e.Kind), text(e.Who), text(what), text(e.Enrolee), digest(e.KeID), code(string(e.Code)), digest(e.Hash)}
 		})
+}
+
+// newestAudit returns the audit log, or nil if there is none, as it is looked at.
+func newestAudit(s *Sources) List[json.RawMessage] {
+	if s.Audit == nil {
+		return nil
+	}
+	return func(ctx context.Context, q Query) (Page[json.RawMessage], error) {
+		q.Filter["order"] = "newest"
+		return s.Audit(ctx, q)
+	}
 }
 
 // detail returns the detail of a refusal without the code that it begins with.
