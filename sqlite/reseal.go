@@ -26,7 +26,7 @@ func (s *Store) RotateDataKey(ctx context.Context) error {
 func (s *Store) Reseal(ctx context.Context, limit int) (int, error) {
 	resealed := 0
 	var unopened []error
-	for i := range sealedTables() {
+	for i := range sealedTableCount {
 		for skip := 0; resealed < limit && len(unopened) < archive.MaxProblems; {
 			rows, errs, err := s.older(ctx, i, min(sweepSlice, limit-resealed), skip)
 			if err != nil {
