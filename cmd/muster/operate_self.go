@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -175,7 +176,7 @@ func (o *operatorFlags) newOverviewCommand() *cobra.Command {
 // overview prints the state of a function.
 func (d *desk) overview(o console.Overview) error {
 	head := d.table()
-	head.add("function", o.Function+", a "+o.Role+", muster "+o.Version)
+	head.add("function", o.Function+", a "+strings.ToUpper(o.Role)+", muster "+o.Version)
 	head.add("started", d.moment(o.Started))
 	for _, c := range o.Checks {
 		state := "ok"

@@ -72,5 +72,15 @@ func TestDatabaseAway(t *testing.T) {
 		t.Errorf("opening without a server: %v, want the code %s", err, muster.CodeUnreachable)
 	}
 	must(t, server.Start())
-	w.attached(w.deviceConfig(0, overTLS))
+	device, closeDevice, err = newEnrolee(w.deviceConfig(0, overTLS), io.Discard)
+	must(t, err)
+	defer func() { must(t, closeDevice()) }()
+	await(t, "the device is not attached when the database is back", func() (struct{}, bool) {
+		attachment, err := device.Ensure(t.Context())
+		if err != nil { // as long as connections to the old server come to light
+			return struct{}{}, false
+		}
+		must(t, attachment.Close())
+		return struct{}{}, true
+	})
 }
