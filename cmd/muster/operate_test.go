@@ -23,7 +23,7 @@ func TestOperatorLooks(t *testing.T) {
 	t.Parallel()
 	w := newOperatorWorld(t)
 	w.want(exitOK, "name   fqdn:admin.example.com\nrole   admin", "whoami")
-	overview := w.want(exitOK, "function            mef.example.com, a mef, muster 1", "overview")
+	overview := w.want(exitOK, "function            mef.example.com, a MEF, muster 1", "overview")
 	for _, text := range []string{"ready: certificate  FAILS: expired yesterday", `CN=\x1b[31mmef`, "enrolled  3     13   ▁▄·█", "refused/expired  2"} {
 		if !strings.Contains(overview, text) {
 			t.Errorf("the overview lacks %q:\n%s", text, overview)
