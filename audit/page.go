@@ -69,6 +69,16 @@ func seqOf(line []byte) (uint64, error) {
 	return e.Seq, nil
 }
 
+// edge returns the number of the entry in the first line of a page, which has to be
+// the one of the place where the page begins, or in the first after it.
+func (p Place) edge(line []byte, first bool) (uint64, error) {
+	seq, err := seqOf(line)
+	if first && p != (Place{}) && (err != nil || seq != p.Seq) {
+		err = ErrNoPlace
+	}
+	return seq, err
+}
+
 // firstOf returns the number of the first entry of a file.
 func firstOf(path string) (uint64, error) {
 	file, err := os.Open(path)
@@ -116,10 +126,8 @@ func page(path string, at Place, limit int) (lines []json.RawMessage, next Place
 			return lines, Place{}, nil
 		}
 		if len(lines) == 0 || len(lines) == limit {
-			seq, err := seqOf(line)
+			seq, err := at.edge(line, len(lines) == 0)
 			switch {
-			case len(lines) == 0 && at != (Place{}) && (err != nil || seq != at.Seq):
-				return nil, next, ErrNoPlace
 			case err != nil:
 				return nil, next, err
 			case len(lines) == limit:
@@ -193,10 +201,8 @@ func pageBack(path string, at Place, limit int) (lines []json.RawMessage, next P
 		}
 		line := rest[start : len(rest)-1]
 		if len(lines) == 0 || len(lines) == limit {
-			seq, err := seqOf(line)
+			seq, err := at.edge(line, len(lines) == 0)
 			switch {
-			case len(lines) == 0 && at != (Place{}) && (err != nil || seq != at.Seq):
-				return nil, next, ErrNoPlace
 			case err != nil:
 				return nil, next, err
 			case len(lines) == limit:

@@ -133,29 +133,23 @@ func (b *backlog) catchUp() error {
 
 // VerifyStore is Verify for a log that a Store has under a name.
 func VerifyStore(ctx context.Context, store Store, log string, from, pinned Head, visit func(Entry)) (Head, error) {
-	head, seen := from, pinned == Head{} || pinned == from
+	chain := Begin(from, pinned)
 	for {
-		lines, err := store.AuditLines(ctx, log, head.Seq, pageSize)
+		lines, err := store.AuditLines(ctx, log, chain.Head.Seq, pageSize)
 		if err != nil {
-			return head, err
+			return chain.Head, err
 		}
 		for _, line := range lines {
-			e, next, err := head.Follow([]byte(line))
+			e, err := chain.Follow([]byte(line))
 			if err != nil {
-				return head, err
+				return chain.Head, err
 			}
-			head = next
-			seen = seen || head == pinned
 			if visit != nil {
 				visit(e)
 			}
 		}
 		if len(lines) == 0 {
-			break
+			return chain.Head, chain.End()
 		}
 	}
-	if !seen {
-		return head, fmt.Errorf("%w: it ends with %d and does not contain %s", ErrBroken, head.Seq, pinned)
-	}
-	return head, nil
 }

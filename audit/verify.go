@@ -51,22 +51,53 @@ func Verify(path string, from, pinned Head, visit func(Entry)) (Head, error) {
 	if err != nil {
 		return from, err
 	}
-	head, seen := from, pinned == Head{} || pinned == from
+	chain := Begin(from, pinned)
 	for _, file := range files {
-		head, err = verifyFile(file, head, func(e Entry, at Head) {
-			seen = seen || at == pinned
+		_, err = verifyFile(file, chain.Head, func(e Entry, at Head) {
+			chain.pass(at)
 			if visit != nil {
 				visit(e)
 			}
 		})
 		if err != nil {
-			return head, fmt.Errorf("%s: %w", filepath.Base(file), err)
+			return chain.Head, fmt.Errorf("%s: %w", filepath.Base(file), err)
 		}
 	}
-	if !seen {
-		return head, fmt.Errorf("%w: it ends with %d and does not contain %s", ErrBroken, head.Seq, pinned)
+	return chain.Head, chain.End()
+}
+
+// A Chain is the entries of a log that were followed, wherever they are read.
+type Chain struct {
+	Head   Head // the last entry so far
+	pinned Head
+	seen   bool
+}
+
+// Begin returns the chain after from: the zero Head, or the end of what was archived.
+// It has to contain pinned, unless that is zero.
+func Begin(from, pinned Head) Chain { return Chain{from, pinned, pinned == Head{} || pinned == from} }
+
+// Follow adds the entry in a line, without its end. An error that wraps ErrBroken
+// says that it is not the one that comes next.
+func (c *Chain) Follow(line []byte) (Entry, error) {
+	e, next, err := c.Head.Follow(line)
+	if err == nil {
+		c.pass(next)
 	}
-	return head, nil
+	return e, err
+}
+
+func (c *Chain) pass(next Head) {
+	c.Head = next
+	c.seen = c.seen || next == c.pinned
+}
+
+// End returns an error that wraps ErrBroken if the chain lacks what it has to contain.
+func (c *Chain) End() error {
+	if !c.seen {
+		return fmt.Errorf("%w: it ends with %d and does not contain %s", ErrBroken, c.Head.Seq, c.pinned)
+	}
+	return nil
 }
 
 func verifyFile(path string, head Head, visit func(Entry, Head)) (Head, error) {

@@ -239,7 +239,8 @@ func newAuditCommand() *cobra.Command {
 }
 
 func newAuditVerifyCommand() *cobra.Command {
-	var from, pinned, config string
+	var heads headFlags
+	var config string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify [FILE]",
@@ -256,11 +257,7 @@ that all holds, 3 that it does not.
 function must not be running if its store is a file.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			start, err := parseHead(from)
-			if err != nil {
-				return err
-			}
-			pin, err := parseHead(pinned)
+			start, pin, err := heads.parse()
 			if err != nil {
 				return err
 			}
@@ -293,8 +290,7 @@ function must not be running if its store is a file.`,
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "the configuration `FILE` of a function whose store has the log")
-	cmd.Flags().StringVar(&from, "from", "", "the `HEAD` after which the log begins")
-	cmd.Flags().StringVar(&pinned, "head", "", "a `HEAD` that the log has to contain")
+	heads.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the entries, one JSON object a line")
 	return cmd
 }
@@ -340,6 +336,21 @@ func readAuditStore(file string) (string, error) {
 		return "", configErrorf("%s: audit has no store", file)
 	}
 	return config.Store, nil
+}
+
+// headFlags say where a log that is verified begins, and what it has to contain.
+type headFlags struct{ from, pinned string }
+
+func (h *headFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&h.from, "from", "", "the `HEAD` after which the log begins")
+	cmd.Flags().StringVar(&h.pinned, "head", "", "a `HEAD` that the log has to contain")
+}
+
+func (h *headFlags) parse() (from, pinned audit.Head, err error) {
+	if from, err = parseHead(h.from); err == nil {
+		pinned, err = parseHead(h.pinned)
+	}
+	return from, pinned, err
 }
 
 func parseHead(s string) (audit.Head, error) {

@@ -38,7 +38,7 @@ func (o *operatorFlags) newAuditListCommand() *cobra.Command {
 }
 
 func (o *operatorFlags) newAuditVerifyCommand() *cobra.Command {
-	var from, pinned string
+	var heads headFlags
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Fetch the audit log, and check that it is what was written",
@@ -51,11 +51,7 @@ archived, --from HEAD says after which entry the rest begins. Exit code 0 means
 that all holds, 3 that it does not.`,
 		Args: cobra.NoArgs,
 		RunE: o.at(func(ctx context.Context, d *desk, _ []string) error {
-			start, err := parseHead(from)
-			if err != nil {
-				return err
-			}
-			pin, err := parseHead(pinned)
+			start, pin, err := heads.parse()
 			if err != nil {
 				return err
 			}
@@ -74,33 +70,28 @@ that all holds, 3 that it does not.`,
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&from, "from", "", "the `HEAD` after which the log begins")
-	cmd.Flags().StringVar(&pinned, "head", "", "a `HEAD` that the log has to contain")
+	heads.flags(cmd)
 	return cmd
 }
 
 // verifyAudit follows the chain of the entries after from. It has to contain pinned,
 // unless that is zero.
 func (d *desk) verifyAudit(ctx context.Context, from, pinned audit.Head) (audit.Head, error) {
-	head, seen := from, pinned == audit.Head{} || pinned == from
+	chain := audit.Begin(from, pinned)
 	for p, err := range d.pages(ctx, "/v1/audit", url.Values{}, 0) {
 		if err != nil {
-			return head, err
+			return chain.Head, err
 		}
 		for _, line := range p.Items {
-			if _, head, err = head.Follow(line); err != nil {
-				return head, err
+			if _, err := chain.Follow(line); err != nil {
+				return chain.Head, err
 			}
-			seen = seen || head == pinned
 			if d.json {
 				if err := d.line(line); err != nil {
-					return head, err
+					return chain.Head, err
 				}
 			}
 		}
 	}
-	if !seen {
-		return head, fmt.Errorf("%w: it ends with %d and does not contain %s", audit.ErrBroken, head.Seq, pinned)
-	}
-	return head, nil
+	return chain.Head, chain.End()
 }
