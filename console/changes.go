@@ -89,8 +89,8 @@ func (s *Sources) rules(ctx context.Context) (all Rules, err error) {
 	}, err
 }
 
-// pageOf cuts a page out of a list whose items have identifiers.
-func pageOf[T any](items []T, q Query, id func(T) string) (Page[T], error) {
+// PageOf cuts a page out of a list whose items have identifiers.
+func PageOf[T any](items []T, q Query, id func(T) string) (Page[T], error) {
 	if q.After != "" {
 		last := slices.IndexFunc(items, func(item T) bool { return id(item) == q.After })
 		if last < 0 {
@@ -113,7 +113,7 @@ func (s *Sources) instructions(ctx context.Context, q Query) (Page[Instruction],
 	seen := slices.DeleteFunc(all.Instructions, func(in Instruction) bool {
 		return !in.scoped(q.Scope) || !strings.HasPrefix(in.EnroleeID+in.Template, q.Filter["enrolee"]) || q.Filter["origin"] != "" && in.Origin != q.Filter["origin"]
 	})
-	return pageOf(seen, q, func(in Instruction) string { return in.ID })
+	return PageOf(seen, q, func(in Instruction) string { return in.ID })
 }
 
 func (s *Server) instruction(ctx context.Context, who caller, seen ref) (Instruction, error) {
@@ -134,6 +134,14 @@ func unknown(what, id string) error {
 
 func configuredElsewhere(what, id string) error {
 	return muster.Refuse(muster.CodeResourceConflict, "the %s %s stands in the configuration, and is changed there", what, id)
+}
+
+// notManaged refuses to change what is not among the operators' rules.
+func notManaged(what, id string, configured bool) error {
+	if configured {
+		return configuredElsewhere(what, id)
+	}
+	return unknown(what, id)
 }
 
 // A gate is what instructions that a caller gives have to pass.
@@ -316,11 +324,11 @@ func (s *Sources) anchors(ctx context.Context, q Query) (Page[Anchor], error) {
 	if err != nil {
 		return Page[Anchor]{}, err
 	}
-	return pageOf(all.Anchors, q, func(a Anchor) string { return a.ID })
+	return PageOf(all.Anchors, q, func(a Anchor) string { return a.ID })
 }
 
 func (s *Server) addAnchor(ctx context.Context, who caller, order AnchorOrder) (Anchor, error) {
-	anchor, err := parseAnchor(order.PEM)
+	anchor, err := ParseAnchor(order.PEM)
 	if err != nil {
 		return anchor, muster.Refuse(muster.CodeRequestMalformed, "%w", err)
 	}
@@ -338,10 +346,8 @@ func (s *Server) deleteAnchor(ctx context.Context, who caller, seen ref) (Anchor
 	var deleted Anchor
 	err := s.config.Rules.Edit(ctx, who.act("delete anchor "+id), false, func(configured Rules, managed *Rules) error {
 		i := managed.anchor(id)
-		if i < 0 && configured.anchor(id) >= 0 {
-			return configuredElsewhere("anchor", id)
-		} else if i < 0 {
-			return unknown("anchor", id)
+		if i < 0 {
+			return notManaged("anchor", id, configured.anchor(id) >= 0)
 		}
 		for _, in := range managed.Instructions {
 			if slices.Contains(in.Anchors, id) {
@@ -360,7 +366,7 @@ func (s *Sources) verdicts(ctx context.Context, q Query) (Page[Verdict], error) 
 	if err != nil {
 		return Page[Verdict]{}, err
 	}
-	return pageOf(all.Verdicts, q, func(v Verdict) string { return v.ID })
+	return PageOf(all.Verdicts, q, func(v Verdict) string { return v.ID })
 }
 
 const banned = "ban"
@@ -404,10 +410,8 @@ func (s *Server) lift(ctx context.Context, who caller, seen ref) (Verdict, error
 	var lifted Verdict
 	err := s.config.Rules.Edit(ctx, who.act("lift verdict "+id), false, func(configured Rules, managed *Rules) error {
 		i := managed.verdict(id)
-		if i < 0 && configured.verdict(id) >= 0 {
-			return configuredElsewhere("verdict", id)
-		} else if i < 0 {
-			return unknown("verdict", id)
+		if i < 0 {
+			return notManaged("verdict", id, configured.verdict(id) >= 0)
 		}
 		lifted = managed.Verdicts[i]
 		if err := mayLift(who, lifted); err != nil {

@@ -46,11 +46,14 @@ func NewAnchor(root *x509.Certificate) Anchor {
 	}
 }
 
-// parseAnchor reads exactly one certificate in PEM.
-func parseAnchor(text string) (Anchor, error) {
+// ErrNoAnchor is returned for what is not exactly one certificate in PEM.
+var ErrNoAnchor = errors.New("pem is not one certificate")
+
+// ParseAnchor reads exactly one certificate in PEM.
+func ParseAnchor(text string) (Anchor, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" || strings.TrimSpace(string(rest)) != "" {
-		return Anchor{}, errors.New("pem is not one certificate")
+		return Anchor{}, ErrNoAnchor
 	}
 	root, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -101,13 +100,7 @@ func (s *service) serveAdmin(config adminConfig, profile cert.Profile, sources c
 		BaseContext: func(net.Listener) context.Context { return s.base },
 	}
 	s.admin = listener
-	s.closers = append(s.closers, server.Close)
-	s.tasks.Go(func() error {
-		if err := server.ServeTLS(&boundedListener{Listener: listener}, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	s.serveHTTP(server, func() error { return server.ServeTLS(&boundedListener{Listener: listener}, "", "") })
 	s.log.Info("listening", "transport", "admin", "address", listener.Addr().String())
 	return nil
 }

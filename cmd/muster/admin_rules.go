@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -27,6 +26,7 @@ type ruleKeeper struct {
 	service  *service
 	assemble func(*mefConfig) (role, error)
 	slot     *slot
+	watched  bool // operators are answered
 
 	// service.reloading guards what is not below mu; anchors are set within Edit only.
 	running mefConfig
@@ -60,15 +60,7 @@ func readManaged(path string) (rules console.Rules, err error) {
 	if err != nil {
 		return rules, configErrorf("admin.rules: %v", err)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(octets))
-	decoder.DisallowUnknownFields()
-	err = decoder.Decode(&rules)
-	if err == nil {
-		if _, more := decoder.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("something follows the rules")
-		}
-	}
-	if err != nil {
+	if err := decodeOne(octets, &rules); err != nil {
 		return rules, configErrorf("admin.rules: %s: %v", path, err)
 	}
 	return rules, nil
@@ -207,8 +199,12 @@ func shownVerdict(c verdictConfig) console.Verdict {
 	return v.Identified()
 }
 
-// shownRules returns the rules of a configuration as operators see them.
-func shownRules(c *mefConfig) (rules console.Rules, err error) {
+// shown returns the rules of a configuration as operators see them, if there are
+// operators.
+func (k *ruleKeeper) shown(c *mefConfig) (rules console.Rules, err error) {
+	if !k.watched {
+		return rules, nil
+	}
 	anchors := anchorCache{}
 	seen := map[string]bool{}
 	for _, in := range c.Instructions {
@@ -232,17 +228,13 @@ func shownRules(c *mefConfig) (rules console.Rules, err error) {
 	return rules, nil
 }
 
-// put makes the keeper show the rules of a configuration that has taken effect.
-func (k *ruleKeeper) put(config *mefConfig) error {
-	configured, err := shownRules(config)
-	if err != nil {
-		return err
-	}
+// put makes the keeper show a configuration that has taken effect, whose own rules
+// are configured.
+func (k *ruleKeeper) put(config *mefConfig, configured console.Rules) {
 	k.running = *config
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.configured, k.managed = configured, config.managed
-	return nil
 }
 
 // Rules implements console.RuleKeeper, as do Edit, Check and Takes.
@@ -290,7 +282,8 @@ func (k *ruleKeeper) Edit(ctx context.Context, act console.Act, try bool, edit f
 		return muster.Refuse(muster.CodeStoreFailed, "admin.rules: %w", err)
 	}
 	k.slot.current.Store(&role)
-	return k.put(&next)
+	k.put(&next, configured)
+	return nil
 }
 
 // Check implements console.RuleKeeper. It is called within Edit.
@@ -364,14 +357,14 @@ func (k *ruleKeeper) refresh() {
 	next := k.running
 	var err error
 	if next.managed, err = readManaged(next.Admin.Rules); err == nil {
-		if same, _ := json.Marshal(k.running.managed); bytes.Equal(same, mustMarshal(next.managed)) {
+		if bytes.Equal(marshalled(k.running.managed), marshalled(next.managed)) {
 			return
 		}
 		var r role
 		if r, err = k.assemble(&next); err == nil {
 			if err = k.service.trail.write(context.Background(), audit.Entry{Kind: audit.KindRules, Who: "rules of operators"}); err == nil {
 				k.slot.current.Store(&r)
-				err = k.put(&next)
+				k.put(&next, k.configured)
 			}
 		}
 	}
@@ -381,7 +374,7 @@ func (k *ruleKeeper) refresh() {
 	}
 }
 
-func mustMarshal(rules console.Rules) []byte {
+func marshalled(rules console.Rules) []byte {
 	text, _ := json.Marshal(rules) // of texts and times: never fails
 	return text
 }

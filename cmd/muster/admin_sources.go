@@ -58,15 +58,14 @@ func mefSources(s *service, config *mefConfig, store database, rules *ruleKeeper
 		return queueOrder(ctx, store, config.FQDN, order)
 	}
 	sources.Explain = func(_ context.Context, id string) (json.RawMessage, error) {
-		all, err := readRefusals(refusals.path)
+		r, ok, err := lookUpRefusal(refusals.path, id)
+		if err == nil && !ok {
+			err = muster.Refuse(muster.CodeResourceUnknown, "there is no refusal %s", id)
+		}
 		if err != nil {
 			return nil, err
 		}
-		i := slices.IndexFunc(all, func(r refusal) bool { return r.ID == id })
-		if i < 0 {
-			return nil, muster.Refuse(muster.CodeResourceUnknown, "there is no refusal %s", id)
-		}
-		return json.Marshal(rules.slot.current.Load().explain(all[i].Chain, all[i].Time))
+		return json.Marshal(rules.slot.current.Load().explain(r.Chain, r.Time))
 	}
 	return sources
 }
@@ -302,14 +301,12 @@ func listCommands(ctx context.Context, store tef.CommandStore, function muster.F
 	if err != nil {
 		return page, err
 	}
-	if q.After != "" {
-		last := slices.IndexFunc(commands, func(c tef.QueuedCommand) bool { return c.ID == q.After })
-		if last < 0 {
-			return page, console.ErrNoCursor
-		}
-		commands = commands[last+1:]
+	wanted, err := console.PageOf(commands, q, func(c tef.QueuedCommand) string { return c.ID })
+	if err != nil {
+		return page, err
 	}
-	for _, c := range commands[:min(q.Limit, len(commands))] {
+	page.Next = wanted.Next
+	for _, c := range wanted.Items {
 		object, err := c.Description.Object()
 		if err != nil {
 			return page, err
@@ -321,9 +318,6 @@ func listCommands(ctx context.Context, store tef.CommandStore, function muster.F
 		page.Items = append(page.Items, console.Command{
 			ID: c.ID, EnroleeID: client.String(), Stakeholder: stakeholder.String(), Status: int(c.Status), Description: description, Created: c.Created.UTC(), Changed: c.Changed.UTC(),
 		})
-	}
-	if len(commands) > q.Limit {
-		page.Next = commands[q.Limit-1].ID
 	}
 	return page, nil
 }
@@ -370,25 +364,14 @@ func queueOrder(ctx context.Context, store mefStore, function muster.FQDN, order
 	if err := tef.CheckCommand(order.ID, description); err != nil {
 		return queued, malformed(err)
 	}
-	if order.Prefix != "" {
-		queued.Clients, err = tef.QueueForGroup(ctx, store, store, function, order.Prefix, stakeholder, order.ID, description, time.Now())
-	} else {
-		client, err := muster.ParseEnroleeID(order.EnroleeID)
-		if err != nil {
+	var client muster.EnroleeID
+	if order.EnroleeID != "" {
+		if client, err = muster.ParseEnroleeID(order.EnroleeID); err != nil {
 			return queued, malformed(err)
 		}
-		queued.Clients = 1
-		err = tef.Queue(ctx, store, function, client, stakeholder, order.ID, description, time.Now())
-		return queued, refuseConflict(order.ID, err)
 	}
-	return queued, refuseConflict(order.ID, err)
-}
-
-func refuseConflict(id string, err error) error {
-	if errors.Is(err, tef.ErrConflict) {
-		return muster.Refuse(muster.CodeCommandConflict, "another command has the identifier %q: %w", id, err)
-	}
-	return err
+	queued.Clients, err = queueCommand(ctx, store, function, client, order.Prefix, stakeholder, order.ID, description)
+	return queued, err
 }
 
 // list is the console's list of refusals, the newest first.
@@ -398,21 +381,16 @@ func (l *refusalLog) list(_ context.Context, q console.Query) (page console.Page
 		return page, err
 	}
 	slices.Reverse(all)
-	if q.After != "" {
-		last := slices.IndexFunc(all, func(r refusal) bool { return r.ID == q.After })
-		if last < 0 {
-			return page, console.ErrNoCursor
-		}
-		all = all[last+1:]
+	wanted, err := console.PageOf(all, q, func(r refusal) string { return r.ID })
+	if err != nil {
+		return page, err
 	}
-	for _, r := range all[:min(q.Limit, len(all))] {
+	page.Next = wanted.Next
+	for _, r := range wanted.Items {
 		page.Items = append(page.Items, console.Refusal{
 			ID: r.ID, Time: r.Time, Code: r.Code, Detail: r.Detail, Remote: r.Remote,
 			Transport: string(r.Transport), Certificate: r.Certificate.String(),
 		})
-	}
-	if len(all) > q.Limit {
-		page.Next = all[q.Limit-1].ID
 	}
 	return page, nil
 }

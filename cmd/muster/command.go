@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,15 +62,8 @@ under the same identifier again changes nothing.`,
 				return err
 			}
 			defer func() { _ = store.Close() }()
-			queued := 1
-			if group == "" {
-				err = tef.Queue(cmd.Context(), store, config.FQDN, enrolee, admin, id, description, time.Now())
-			} else {
-				queued, err = tef.QueueForGroup(cmd.Context(), store, store, config.FQDN, group, admin, id, description, time.Now())
-			}
-			if errors.Is(err, tef.ErrConflict) {
-				return muster.Refuse(muster.CodeCommandConflict, "another command has the identifier %q: %w", id, err)
-			} else if err != nil {
+			queued, err := queueCommand(cmd.Context(), store, config.FQDN, enrolee, group, admin, id, description)
+			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "queued for %d clients\n", queued)
@@ -81,6 +75,20 @@ under the same identifier again changes nothing.`,
 	cmd.Flags().StringVar(&group, "group", "", "the `PREFIX` of the identifiers of a group of clients")
 	clientFlags(cmd, &admin, &enrolee)
 	return cmd
+}
+
+// queueCommand queues a command for one client, or, if group is not empty, for those
+// whose identifiers begin so, and returns for how many it stands in the queue.
+func queueCommand(ctx context.Context, store mefStore, function muster.FQDN, client muster.EnroleeID, group string, admin muster.FQDN, id string, d tef.CommandDescription) (queued int, err error) {
+	if group == "" {
+		queued, err = 1, tef.Queue(ctx, store, function, client, admin, id, d, time.Now())
+	} else {
+		queued, err = tef.QueueForGroup(ctx, store, store, function, group, admin, id, d, time.Now())
+	}
+	if errors.Is(err, tef.ErrConflict) {
+		err = muster.Refuse(muster.CodeCommandConflict, "another command has the identifier %q: %w", id, err)
+	}
+	return queued, err
 }
 
 func clientFlags(cmd *cobra.Command, admin *muster.FQDN, enrolee *muster.EnroleeID) {

@@ -43,18 +43,23 @@ func (s *service) serveHealth(config metricsConfig) error {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readiness(s.checks))
 	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
-	s.closers = append(s.closers, server.Close)
-	s.tasks.Go(func() error {
-		if err := server.Serve(&boundedListener{Listener: s.health}); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	s.serveHTTP(server, func() error { return server.Serve(&boundedListener{Listener: s.health}) })
 	s.log.Info("listening", "transport", "http", "address", s.health.Addr().String())
 	if tcp, ok := s.health.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		s.log.Warn("metrics are readable by whoever reaches the address: it has neither TLS nor authentication")
 	}
 	return nil
+}
+
+// serveHTTP has a server beside those of the protocol serve until the service stops.
+func (s *service) serveHTTP(server *http.Server, serve func() error) {
+	s.closers = append(s.closers, server.Close)
+	s.tasks.Go(func() error {
+		if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
 }
 
 // readiness answers with one line for each check: its name and whether it holds,

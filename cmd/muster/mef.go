@@ -15,6 +15,7 @@ import (
 	"muster/audit"
 	"muster/binding"
 	"muster/cert"
+	"muster/console"
 	"muster/mef"
 	"muster/metrics"
 	"muster/primitive"
@@ -198,10 +199,12 @@ func startMEF(ctx context.Context, config *mefConfig, log *slog.Logger, seen obs
 	first, err := assemble(config)
 	if err == nil {
 		slot := newSlot(first)
-		keeper := &ruleKeeper{service: s, assemble: assemble, slot: slot}
-		if err = keeper.put(config); err != nil {
+		keeper := &ruleKeeper{service: s, assemble: assemble, slot: slot, watched: config.Admin.Listen != ""}
+		var configured console.Rules
+		if configured, err = keeper.shown(config); err != nil {
 			return nil, errors.Join(err, s.stop())
 		}
+		keeper.put(config, configured)
 		s.rules = keeper
 		s.renew = func() (*renewal, error) { return renewMEF(config, assemble, slot, keeper) }
 		role := slot.role().audited(s.trail).measured(set).traced(tracer).awkwardly(config.awkward, log)

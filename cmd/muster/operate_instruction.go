@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
@@ -61,21 +59,30 @@ func given(flags *pflag.FlagSet, in console.Instruction) (console.Instruction, e
 	return in, errors.Join(errs...)
 }
 
+// described returns the instruction that a file, if one is named in place of in, and
+// flags describe.
+func (d *desk) described(file string, in console.Instruction) (_ console.Instruction, err error) {
+	if file != "" {
+		if in, err = readInstruction(file, d.cmd.InOrStdin()); err != nil {
+			return in, err
+		}
+	}
+	return given(d.cmd.Flags(), in)
+}
+
 // readAnchor reads one root in PEM.
 func readAnchor(path string, stdin io.Reader) (console.Anchor, error) {
 	text, err := readInput(path, stdin, maxPEM)
 	if err != nil {
 		return console.Anchor{}, err
 	}
-	block, rest := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
-		return console.Anchor{}, configErrorf("%s is not one certificate in PEM", path)
+	anchor, err := console.ParseAnchor(string(text))
+	if errors.Is(err, console.ErrNoAnchor) {
+		return anchor, configErrorf("%s is not one certificate in PEM", path)
+	} else if err != nil {
+		return anchor, configErrorf("%s: %w", path, err)
 	}
-	root, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return console.Anchor{}, configErrorf("%s: %w", path, err)
-	}
-	return console.NewAnchor(root), nil
+	return anchor, nil
 }
 
 // readInput reads a file of at most limit octets, or the standard input for "-".
@@ -120,17 +127,26 @@ func readInstruction(path string, stdin io.Reader) (in console.Instruction, err 
 	return in, nil
 }
 
-// strictly decodes one JSON value in which nothing may be that into does not have.
+// strictly is decodeOne with errors for who wrote an instruction.
 func strictly(text []byte, into any) error {
+	err := decodeOne(text, into)
+	if err == nil {
+		return nil
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		name = strings.Trim(name, `"`)
+		return errors.New("there is no member " + name + "; the nearest is " + nearest(name, instructionMembers()))
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+}
+
+// decodeOne decodes one JSON value and nothing after it, in which nothing may be that
+// into does not have.
+func decodeOne(text []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(into); err != nil {
-		const unknown = "json: unknown field "
-		if name, ok := strings.CutPrefix(err.Error(), unknown); ok {
-			name = strings.Trim(name, `"`)
-			return errors.New("there is no member " + name + "; the nearest is " + nearest(name, instructionMembers()))
-		}
-		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+		return err
 	}
 	if _, err := decoder.Token(); err != io.EOF {
 		return errors.New("something follows the value")
@@ -161,11 +177,8 @@ An anchor has to be known before an instruction can pin it: muster admin anchor 
 		RunE: o.at(func(ctx context.Context, d *desk, args []string) error {
 			err := onlyInstructions(args[0])
 			var in console.Instruction
-			if err == nil && file != "" {
-				in, err = readInstruction(file, d.cmd.InOrStdin())
-			}
 			if err == nil {
-				in, err = given(d.cmd.Flags(), in)
+				in, err = d.described(file, in)
 			}
 			if err != nil {
 				return err
@@ -199,11 +212,8 @@ instruction. If somebody else changes it in between, nothing is changed.`,
 			path := "/v1/instructions/" + url.PathEscape(args[1])
 			var in console.Instruction
 			tag, err := d.do(ctx, call{method: http.MethodGet, path: path}, &in)
-			if err == nil && file != "" {
-				in, err = readInstruction(file, d.cmd.InOrStdin())
-			}
 			if err == nil {
-				in, err = given(d.cmd.Flags(), in)
+				in, err = d.described(file, in)
 			}
 			if err != nil {
 				return err

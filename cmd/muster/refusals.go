@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -168,16 +169,23 @@ func readRefusals(path string) ([]refusal, error) {
 
 // findRefusal returns the refusal of an identifier.
 func findRefusal(config *mefConfig, id string) (refusal, error) {
-	all, err := readRefusals(config.Store.besideStore(config.file, refusalsSuffix))
+	r, ok, err := lookUpRefusal(config.Store.besideStore(config.file, refusalsSuffix), id)
+	if err == nil && !ok {
+		err = muster.Refuse(muster.CodeUsage, "no refusal %q is kept; muster refusals lists those that are", id)
+	}
+	return r, err
+}
+
+// lookUpRefusal returns the refusal of a file that has an identifier, if one has.
+func lookUpRefusal(path, id string) (found refusal, ok bool, err error) {
+	all, err := readRefusals(path)
 	if err != nil {
-		return refusal{}, err
+		return refusal{}, false, err
 	}
-	for _, r := range all {
-		if r.ID == id {
-			return r, nil
-		}
+	if i := slices.IndexFunc(all, func(r refusal) bool { return r.ID == id }); i >= 0 {
+		return all[i], true, nil
 	}
-	return refusal{}, muster.Refuse(muster.CodeUsage, "no refusal %q is kept; muster refusals lists those that are", id)
+	return refusal{}, false, nil
 }
 
 func newRefusalsCommand() *cobra.Command {

@@ -57,9 +57,9 @@ type renewal struct {
 	identity identityConfig
 	anchors  []string // files
 	admin    adminConfig
-	commit   func() error // puts it in the place of the one before
-	restart  bool         // something has changed that takes effect at the next start
-	counts   []any        // for the log
+	commit   func() // puts it in the place of the one before
+	restart  bool   // something has changed that takes effect at the next start
+	counts   []any  // for the log
 }
 
 // leastHeap is what a function holds, in octets, so that the collector runs when
@@ -127,9 +127,7 @@ func (s *service) renewAll() error {
 	if err := s.trail.write(s.base, audit.Entry{Kind: audit.KindRules, Who: "configuration file", What: fmt.Sprint(next.counts...)}); err != nil {
 		return err
 	}
-	if err := next.commit(); err != nil {
-		return err
-	}
+	next.commit()
 	s.operators.Store(&operators)
 	s.anchors.Store(&anchors)
 	changed := !certificate.Leaf.Equal(s.own.leaf())
@@ -164,11 +162,15 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 	if err != nil {
 		return nil, err
 	}
+	configured, err := keeper.shown(config)
+	if err != nil {
+		return nil, err
+	}
 	return &renewal{
 		identity: config.Identity, anchors: config.anchorFiles(), admin: config.Admin, restart: restart,
-		commit: func() error {
+		commit: func() {
 			slot.current.Store(&role)
-			return keeper.put(config)
+			keeper.put(config, configured)
 		},
 		counts: []any{"instructions", len(config.Instructions), "mafs", len(config.MAFs), "verdicts", len(config.Verdicts)},
 	}, nil
@@ -197,10 +199,9 @@ func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, 
 	}
 	return &renewal{
 		identity: config.Identity, anchors: config.anchorFiles(), admin: config.Admin, restart: restart,
-		commit: func() error {
+		commit: func() {
 			slot.current.Store(&role)
 			_ = mefs.Swap(clients).close()
-			return nil
 		},
 		counts: []any{"mefs", len(config.MEFs), "clients", len(config.Clients), "stakeholders", len(config.Stakeholders)},
 	}, nil
