@@ -300,6 +300,25 @@ func parse(name string, body []byte) (Record, error) {
 	return nil, fmt.Errorf("the table %q is unknown", name)
 }
 
+// Sequence returns the records that read visits, until it fails or the caller has
+// enough, with which visit ends it by an error.
+func Sequence(read func(visit func(Record) error) error) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		err := read(func(r Record) error {
+			if !yield(r, nil) {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			yield(nil, err)
+		}
+	}
+}
+
+// errEnough ends the reading for one who wants no more.
+var errEnough = errors.New("no more records are wanted")
+
 // exactly decodes an object and refuses it if it would be encoded otherwise: with
 // members that are unknown, missing, twice or in another order.
 func exactly(text []byte, into any, encode func() ([]byte, error)) error {

@@ -21,29 +21,21 @@ const Engine = "postgres"
 // meanwhile, as they are at one moment and in the order of an archive. What is read
 // is not checked.
 func Export(ctx context.Context, connection string) iter.Seq2[archive.Record, error] {
-	return func(yield func(archive.Record, error) bool) {
+	return archive.Sequence(func(visit func(archive.Record) error) error {
 		err := snapshot(ctx, connection, func(tx pgx.Tx) error {
 			for _, table := range archive.Tables() {
-				err := readTable(ctx, tx, table, func(r archive.Record) error {
-					if !yield(r, nil) {
-						return errEnough
-					}
-					return nil
-				})
-				if err != nil {
+				if err := readTable(ctx, tx, table, visit); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, errEnough) {
-			yield(nil, fmt.Errorf("export the database: %w", err))
+		if err != nil {
+			err = fmt.Errorf("export the database: %w", err)
 		}
-	}
+		return err
+	})
 }
-
-// errEnough ends the reading for one who wants no more.
-var errEnough = errors.New("no more records are wanted")
 
 // snapshot lets use read a database of this version as it is at one moment.
 func snapshot(ctx context.Context, connection string, use func(pgx.Tx) error) error {

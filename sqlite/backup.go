@@ -115,25 +115,39 @@ func every(string) bool { return true }
 
 // withdraw ends what a backup cannot know to be still good, in some tables.
 func withdraw(ctx context.Context, path string, in func(table string) bool) (w archive.Withdrawn, err error) {
+	err = change(ctx, path, func(tx *sql.Tx) (err error) {
+		for _, step := range w.Statements() {
+			if !in(step.Table) {
+				continue
+			}
+			if *step.Count, err = changed(tx.ExecContext(ctx, step.Statement)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return archive.Withdrawn{}, err
+	}
+	return w, nil
+}
+
+// change changes a database that no Store has open, in one transaction.
+func change(ctx context.Context, path string, with func(tx *sql.Tx) error) (err error) {
 	db, err := connect(path, []string{"foreign_keys(ON)", "secure_delete(ON)", "synchronous(FULL)"})
 	if err != nil {
-		return w, err
+		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
-		return w, err
+		return err
 	}
 	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
-	for _, step := range w.Statements() {
-		if !in(step.Table) {
-			continue
-		}
-		if *step.Count, err = changed(tx.ExecContext(ctx, step.Statement)); err != nil {
-			return archive.Withdrawn{}, err
-		}
+	if err := with(tx); err != nil {
+		return err
 	}
-	return w, tx.Commit()
+	return tx.Commit()
 }
 
 // vacuum copies a database as it is at one moment. Erased octets are not in the copy.

@@ -21,32 +21,24 @@ const Engine = "sqlite"
 // change meanwhile, as they are at one moment and in the order of an archive. What
 // is read is not checked.
 func Export(ctx context.Context, path string) iter.Seq2[archive.Record, error] {
-	return func(yield func(archive.Record, error) bool) {
+	return archive.Sequence(func(visit func(archive.Record) error) error {
 		err := snapshot(ctx, path, func(conn *sql.Conn) error {
 			if _, err := schemaOf(ctx, conn); err != nil {
 				return err
 			}
 			for _, table := range archive.Tables() {
-				err := read(ctx, conn, table, func(r archive.Record) error {
-					if !yield(r, nil) {
-						return errEnough
-					}
-					return nil
-				})
-				if err != nil {
+				if err := read(ctx, conn, table, visit); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, errEnough) {
-			yield(nil, fmt.Errorf("export %s: %w", path, err))
+		if err != nil {
+			err = fmt.Errorf("export %s: %w", path, err)
 		}
-	}
+		return err
+	})
 }
-
-// errEnough ends the reading for one who wants no more.
-var errEnough = errors.New("no more records are wanted")
 
 // Lock keeps Stores off a database until it is closed. The error wraps ErrInUse if
 // one has it open.

@@ -64,30 +64,27 @@ const keyTable = "key_registration"
 // ended: with its states, times and counts, and by what it has no more. Nothing is
 // added. A Kpm that has another record there was replaced, or sealed anew, and goes.
 func carry(ctx context.Context, path string, opener archive.Opener, later Later) (c Carried, err error) {
-	db, err := connect(path, []string{"foreign_keys(ON)", "secure_delete(ON)", "synchronous(FULL)"})
-	if err != nil {
-		return c, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return c, err
-	}
-	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
-	if _, err := tx.ExecContext(ctx, "CREATE TEMP TABLE seen (id INTEGER PRIMARY KEY)"); err != nil {
-		return c, err
-	}
-	for _, table := range archive.Tables() {
-		if table.Name == "data_key" {
-			err = sameStore(ctx, tx, table, opener, later)
-		} else {
-			err = c.table(ctx, tx, table, later)
+	err = change(ctx, path, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, "CREATE TEMP TABLE seen (id INTEGER PRIMARY KEY)"); err != nil {
+			return err
 		}
-		if err != nil {
-			return Carried{}, err
+		for _, table := range archive.Tables() {
+			var err error
+			if table.Name == "data_key" {
+				err = sameStore(ctx, tx, table, opener, later)
+			} else {
+				err = c.table(ctx, tx, table, later)
+			}
+			if err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return Carried{}, err
 	}
-	return c, tx.Commit()
+	return c, nil
 }
 
 // sameStore refuses a later store that is another one, or is not later: the newest
