@@ -50,9 +50,16 @@ type Sources struct {
 	// Queue queues a command, and returns for how many clients it stands in the queue.
 	Queue func(ctx context.Context, order CommandOrder) (Queued, error)
 	// Reload makes the function read its configuration again.
-	Reload func(ctx context.Context) error
+	Reload func(ctx context.Context) (Reloaded, error)
 	// Record writes down an act of an operator before its consequence is visible.
 	Record func(ctx context.Context, act Act) error
+}
+
+// Reloaded is what came of reading a configuration again.
+type Reloaded struct {
+	Read     map[string]int `json:"read"`     // how many there are of each rule, by its key
+	Identity bool           `json:"identity"` // whether the function has another certificate
+	Restart  []string       `json:"restart"`  // keys of what has changed and takes effect at the next start
 }
 
 // An Act is what an operator did or was refused.

@@ -57,7 +57,8 @@ func routes() []route {
 			serve: func(s *Server, _ caller, r *http.Request) (any, error) { return s.config.Overview(r.Context()) }},
 		{method: "GET", path: "/v1/events", does: "Follow what happens, as server-sent events", access: lookingAt, has: func(s *Sources) bool { return s.Events != nil }, stream: (*Server).events},
 		{method: "POST", path: "/v1/tokens", does: "Issue a token that bears the caller's rights, or fewer", access: looking, body: TokenOrder{}, answer: Token{}, secret: true, serve: bodied((*Server).issueToken)},
-		{method: "POST", path: "/v1/reload", does: "Read the configuration again", access: governing, answer: liveness{}, has: func(s *Sources) bool { return s.Reload != nil }, serve: (*Server).reload},
+		{method: "POST", path: "/v1/reload", does: "Read the configuration again, and tell what needs a restart; one that is wrong changes nothing", access: trusting, answer: Reloaded{}, has: func(s *Sources) bool { return s.Reload != nil },
+			serve: func(s *Server, who caller, r *http.Request) (any, error) { return s.reload(r.Context(), who) }},
 	},
 		listing("/v1/enrolments", "List enrolments by Enrolee, each for each of its targets", looking, func(s *Sources) List[Enrolment] { return s.Enrolments }, "ke_id", "enrolee"),
 		listing("/v1/credentials", "List Master Credentials by Enrolee", looking, func(s *Sources) List[Credential] { return s.Credentials }, "ke_id", "km_id", "enrolee"),
@@ -247,11 +248,11 @@ func (s *Server) issueToken(ctx context.Context, who caller, order TokenOrder) (
 	return Token{secret, order.Role, now.Add(lifetime).UTC().Truncate(time.Second)}, err
 }
 
-func (s *Server) reload(who caller, r *http.Request) (any, error) {
-	if err := s.record(r.Context(), who, "reload the configuration", ""); err != nil {
-		return nil, err
+func (s *Server) reload(ctx context.Context, who caller) (Reloaded, error) {
+	if err := s.record(ctx, who, "reload the configuration", ""); err != nil {
+		return Reloaded{}, err
 	}
-	return liveness{"ok"}, s.config.Reload(r.Context())
+	return s.config.Reload(ctx)
 }
 
 func (s *Server) queue(ctx context.Context, who caller, order CommandOrder) (Queued, error) {

@@ -129,10 +129,11 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s %s: %d %s, want %d", method, path, response.StatusCode, body, status)
 		}
 	}
-	auditor, viewer, given := issue("auditor", TokenOrder{}), issue("auditor", TokenOrder{Role: RoleViewer}), issue("admin", TokenOrder{Role: RoleOperator, Seconds: 60})
+	auditor, viewer, given := issue("auditor", TokenOrder{}), issue("auditor", TokenOrder{Role: RoleViewer}), issue("admin", TokenOrder{Seconds: 60})
 	want(auditor, http.MethodGet, "/v1/audit", http.StatusOK)
 	want(viewer, http.MethodGet, "/v1/audit", http.StatusForbidden)
 	want(given, http.MethodPost, "/v1/reload", http.StatusUnprocessableEntity)
+	want(issue("admin", TokenOrder{Role: RoleOperator}), http.MethodPost, "/v1/reload", http.StatusForbidden)
 	want(given, http.MethodPost, "/v1/tokens", http.StatusForbidden)
 	want("muster_x", http.MethodGet, "/v1/whoami", http.StatusUnauthorized)
 	want(issue("admin", TokenOrder{SignIn: true}), http.MethodGet, "/v1/whoami", http.StatusUnauthorized)
@@ -334,6 +335,11 @@ func TestDocument(t *testing.T) {
 		if err := conforms(answer, schema, doc.Components.Schemas); err != nil {
 			t.Errorf("GET %s: %v in %s", path, err, body)
 		}
+	}
+	w.sound.Store(true)
+	_, done := w.do("admin", http.MethodPost, "/v1/reload", "{}")
+	if err := conforms(done, doc.Components.Schemas["Reloaded"], doc.Components.Schemas); err != nil || len(done) == 0 {
+		t.Errorf("POST /v1/reload: %v in %v", err, done)
 	}
 	_, refusal := w.do("viewer", http.MethodPost, "/v1/reload", "{}")
 	if err := conforms(refusal, doc.Components.Schemas["Problem"], doc.Components.Schemas); err != nil {

@@ -39,6 +39,7 @@ type world struct {
 	orders     []CommandOrder
 	unlisted   Role        // whose client is gone
 	fickle     atomic.Bool // whether that client's certificate is revoked
+	sound      atomic.Bool // whether the configuration is
 	evil       string      // stands in every text, if it is set
 	events     chan Event
 	identities map[string]*mustertest.Identity // by name under example.com
@@ -173,7 +174,7 @@ func (w *world) sources() Sources {
 			w.orders = append(w.orders, order)
 			return Queued{1}, nil
 		},
-		Reload: func(context.Context) error { return muster.Refuse(muster.CodeConfiguration, "it is wrong") },
+		Reload: w.reload,
 		Record: func(_ context.Context, act Act) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -181,6 +182,14 @@ func (w *world) sources() Sources {
 			return nil
 		},
 	}
+}
+
+// reload is what the function does when it is told to read its configuration again.
+func (w *world) reload(context.Context) (Reloaded, error) {
+	if !w.sound.Load() {
+		return Reloaded{}, muster.Refuse(muster.CodeConfiguration, "it is wrong")
+	}
+	return Reloaded{Read: map[string]int{"instructions": 3, "mafs": 1}, Identity: true, Restart: []string{"listen.tls"}}, nil
 }
 
 // overview returns an Overview with the texts that or makes.

@@ -28,7 +28,7 @@ func commonSources(s *service, of metrics.Function, name muster.FQDN, log auditC
 		Keys: func(ctx context.Context, q console.Query) (console.Page[console.Key], error) {
 			return listKeys(ctx, store, q)
 		},
-		Reload: func(context.Context) error { return s.reload() },
+		Reload: func(context.Context) (console.Reloaded, error) { return s.reload() },
 		Record: s.recordAct,
 	}
 	if s.trail != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -234,14 +235,20 @@ func TestOperatorsChangeOnReload(t *testing.T) {
 		t.Errorf("a viewer reloads: %d", status)
 	}
 	section("admin")
-	must(t, w.mefService.reload())
-	o.ok(http.MethodPost, "/v1/reload", nil, nil)
+	must(t, errorOf(w.mefService.reload()))
+	var done console.Reloaded
+	o.ok(http.MethodPost, "/v1/reload", nil, &done)
+	if want := (console.Reloaded{
+		Read: map[string]int{"instructions": 1, "mafs": 1, "verdicts": 0, "admin.clients": 1}, Restart: []string{"listen.tls", "listen.dtls", "audit.file"},
+	}); !reflect.DeepEqual(done, want) {
+		t.Errorf("it was reloaded: %+v, not %+v", done, want)
+	}
 	section("root")
 	if status := o.send(http.MethodPost, "/v1/reload", nil, nil); status != http.StatusUnprocessableEntity {
 		t.Errorf("a wrong configuration: %d", status)
 	}
 	must(t, os.WriteFile(w.mef.file, file, 0o600))
-	must(t, w.mefService.reload())
+	must(t, errorOf(w.mefService.reload()))
 	if status := o.send(http.MethodGet, "/v1/whoami", nil, nil); status != http.StatusUnauthorized {
 		t.Errorf("who is no client any more: %d", status)
 	}

@@ -35,14 +35,26 @@ func (o *operatorFlags) newReloadCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
 		Short: "Make the function read its configuration again",
-		Long:  "Make the function read its configuration again, as on SIGHUP. A configuration that\nis wrong changes nothing.",
-		Args:  cobra.NoArgs,
+		Long: `Make the function read its configuration again, as on SIGHUP, and tell what has
+changed that takes effect at the next start only. A configuration that is wrong
+changes nothing. Only an admin may.`,
+		Args: cobra.NoArgs,
 		RunE: o.at(func(ctx context.Context, d *desk, _ []string) error {
-			var raw json.RawMessage
-			if _, err := d.do(ctx, call{method: http.MethodPost, path: "/v1/reload"}, &raw); err != nil {
+			raw, done, err := ask[console.Reloaded](ctx, d, call{method: http.MethodPost, path: "/v1/reload"})
+			if err != nil {
 				return err
 			}
-			return d.tell(raw, "the configuration was read again")
+			text := "the configuration was read again"
+			for i, key := range slices.Sorted(maps.Keys(done.Read)) {
+				text += fmt.Sprintf("%s%s %d", []string{": ", ", "}[min(i, 1)], printable(key), done.Read[key])
+			}
+			if done.Identity {
+				text += "\nthe function has another certificate"
+			}
+			if len(done.Restart) > 0 {
+				text += "\nthis has changed, and takes effect at the next start: " + printable(strings.Join(done.Restart, ", "))
+			}
+			return d.tell(raw, "%s", text)
 		}),
 	}
 }

@@ -32,6 +32,9 @@ func TestOperatorLooks(t *testing.T) {
 	w.want(exitRefused, "name-unknown: nobody is \\x1b[2Jcalled so", "explain", "00c0ffee")
 	w.want(exitRefused, "resource-unknown: there is no refusal x", "explain", "x")
 	w.want(exitUsage, "configuration: mef.yaml: it is wrong", "reload")
+	w.sound.Store(true)
+	w.want(exitOK, "the configuration was read again: instructions 2, mafs 1\nthe function has another certificate\nthis has changed, and takes effect at the next start: listen.tls\n", "reload")
+	w.want(exitOK, `{"read":{"instructions":2,"mafs":1},"identity":true,"restart":["listen.tls"]}`, "reload", "--json")
 	if code, _, stderr := w.as("viewer", "", "reload"); code != exitRefused || !strings.Contains(stderr, "request-not-allowed: the role viewer may not") || !strings.Contains(stderr, "remedy:") {
 		t.Errorf("a viewer reloads: %d %s", code, stderr)
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ type operatorWorld struct {
 	server *httptest.Server
 	dir    string
 	log    string // the audit log
+
+	sound atomic.Bool // whether the function's configuration is
 
 	mu     sync.Mutex
 	rules  console.Rules // guarded by mu, as are all below
@@ -187,7 +190,12 @@ func (w *operatorWorld) sources() console.Sources {
 			w.orders = append(w.orders, order)
 			return console.Queued{Clients: 2}, nil
 		},
-		Reload: func(context.Context) error { return muster.Refuse(muster.CodeConfiguration, "mef.yaml: it is wrong") },
+		Reload: func(context.Context) (console.Reloaded, error) {
+			if w.sound.Load() {
+				return console.Reloaded{Read: map[string]int{"mafs": 1, "instructions": 2}, Identity: true, Restart: []string{"listen.tls"}}, nil
+			}
+			return console.Reloaded{}, muster.Refuse(muster.CodeConfiguration, "mef.yaml: it is wrong")
+		},
 	}
 }
 

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"reflect"
 	"runtime"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,6 +18,7 @@ import (
 	"muster"
 	"muster/audit"
 	"muster/binding"
+	"muster/console"
 	"muster/primitive"
 )
 
@@ -57,9 +61,9 @@ type renewal struct {
 	identity identityConfig
 	anchors  []string // files
 	admin    adminConfig
-	commit   func() // puts it in the place of the one before
-	restart  bool   // something has changed that takes effect at the next start
-	counts   []any  // for the log
+	commit   func()         // puts it in the place of the one before
+	restart  []string       // keys of what has changed and takes effect at the next start
+	read     map[string]int // how many there are of each rule, by its key
 }
 
 // leastHeap is what a function holds, in octets, so that the collector runs when
@@ -88,7 +92,7 @@ func (s *service) awaitEnd(ctx context.Context, m manager) {
 			return
 		case <-hangup:
 			m.reloading()
-			_ = s.reload() // which logs why
+			_, _ = s.reload() // which logs why
 			m.ready()
 		}
 	}
@@ -96,50 +100,78 @@ func (s *service) awaitEnd(ctx context.Context, m manager) {
 
 // reload reads the configuration and the identity again and puts both in place;
 // no session ends. What is wrong with either changes nothing.
-func (s *service) reload() error {
+func (s *service) reload() (console.Reloaded, error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
-	err := s.renewAll()
+	done, err := s.renewAll()
 	s.set.Reloaded("configuration", err)
 	if err != nil {
 		logRefusal(s.log, "configuration refused, the old one stays", err)
 	}
-	return err
+	return done, err
 }
 
-func (s *service) renewAll() error {
+func (s *service) renewAll() (done console.Reloaded, err error) {
 	next, err := s.renew()
 	if err != nil {
-		return err
+		return done, err
 	}
 	certificate, err := s.own.next(next.identity, time.Now())
 	if err != nil {
-		return err
+		return done, err
 	}
 	anchors, err := readAnchorTimes(next.anchors)
 	if err != nil {
-		return err
+		return done, err
 	}
 	operators, err := next.admin.read(s.status)
 	if err != nil {
-		return err
+		return done, err
 	}
-	if err := s.trail.write(s.base, audit.Entry{Kind: audit.KindRules, Who: "configuration file", What: fmt.Sprint(next.counts...)}); err != nil {
-		return err
+	counted := make([]string, 0, len(next.read))
+	for _, key := range slices.Sorted(maps.Keys(next.read)) {
+		counted = append(counted, fmt.Sprint(key, " ", next.read[key]))
+	}
+	if err := s.trail.write(s.base, audit.Entry{Kind: audit.KindRules, Who: "configuration file", What: strings.Join(counted, ", ")}); err != nil {
+		return done, err
 	}
 	next.commit()
 	s.operators.Store(&operators)
 	s.anchors.Store(&anchors)
-	changed := !certificate.Leaf.Equal(s.own.leaf())
+	done = console.Reloaded{Read: next.read, Identity: !certificate.Leaf.Equal(s.own.leaf()), Restart: next.restart}
 	s.own.put(next.identity, certificate)
-	s.log.Info("configuration replaced", next.counts...)
-	if changed {
+	s.log.Info("configuration replaced", "read", next.read)
+	if done.Identity {
 		logIdentity(s.log, certificate)
 	}
-	if next.restart {
-		s.log.Warn("some of what has changed needs a restart: listen, store, handshake, status, metrics, tracing, audit, admin.listen, admin.rules or fetch_timeout")
+	if len(next.restart) > 0 {
+		s.log.Warn("some of what has changed needs a restart", "keys", next.restart)
 	}
-	return nil
+	return done, nil
+}
+
+// changedKeys returns the keys, as a file has them, of what differs between two parts
+// of a configuration, which are structs of one type.
+func changedKeys(before, after any) (keys []string) {
+	keys = []string{} // and not null for programs
+	one, other := reflect.ValueOf(before), reflect.ValueOf(after)
+	for i, field := range reflect.VisibleFields(one.Type()) {
+		key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		if key == "" || reflect.DeepEqual(one.Field(i).Interface(), other.Field(i).Interface()) {
+			continue
+		}
+		var below []string
+		if field.Type.Kind() == reflect.Struct {
+			below = changedKeys(one.Field(i).Interface(), other.Field(i).Interface())
+		}
+		if len(below) == 0 {
+			keys = append(keys, key)
+		}
+		for _, name := range below {
+			keys = append(keys, key+"."+name)
+		}
+	}
+	return keys
 }
 
 // renewMEF reads the configuration of a MEF again.
@@ -151,7 +183,7 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 	if config.FQDN != running.FQDN {
 		return nil, configErrorf("%s: the fqdn is %s, and was %s: that needs a restart", running.file, config.FQDN, running.FQDN)
 	}
-	restart := !reflect.DeepEqual(config.fixed(), running.fixed())
+	restart := changedKeys(running.fixed(), config.fixed())
 	if config.Admin.Rules != running.Admin.Rules {
 		config.Admin.Rules = running.Admin.Rules
 		if config.managed, err = readManaged(config.Admin.Rules); err != nil {
@@ -172,7 +204,7 @@ func renewMEF(running *mefConfig, assemble func(*mefConfig) (role, error), slot 
 			slot.current.Store(&role)
 			keeper.put(config, configured)
 		},
-		counts: []any{"instructions", len(config.Instructions), "mafs", len(config.MAFs), "verdicts", len(config.Verdicts)},
+		read: map[string]int{"instructions": len(config.Instructions), "mafs": len(config.MAFs), "verdicts": len(config.Verdicts), "admin.clients": len(config.Admin.Clients)},
 	}, nil
 }
 
@@ -191,7 +223,7 @@ func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, 
 	if config.FQDN != running.FQDN {
 		return nil, configErrorf("%s: the fqdn is %s, and was %s: that needs a restart", running.file, config.FQDN, running.FQDN)
 	}
-	restart := !reflect.DeepEqual(config.fixed(), running.fixed())
+	restart := changedKeys(running.fixed(), config.fixed())
 	config.FetchTimeout = running.FetchTimeout
 	role, clients, err := assemble(config)
 	if err != nil {
@@ -203,7 +235,7 @@ func renewMAF(running *mafConfig, assemble func(*mafConfig) (role, *mefClients, 
 			slot.current.Store(&role)
 			_ = mefs.Swap(clients).close()
 		},
-		counts: []any{"mefs", len(config.MEFs), "clients", len(config.Clients), "stakeholders", len(config.Stakeholders)},
+		read: map[string]int{"mefs": len(config.MEFs), "clients": len(config.Clients), "stakeholders": len(config.Stakeholders), "admin.clients": len(config.Admin.Clients)},
 	}, nil
 }
 

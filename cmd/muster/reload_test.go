@@ -50,7 +50,7 @@ func TestMAFReload(t *testing.T) {
 
 	// Another MEF in place of the first: who comes with a KeID of that is unknown.
 	w.rewrite("maf.yaml", "fqdn: "+labMEF, "fqdn: other.lab.example")
-	must(t, w.mafService.reload())
+	must(t, errorOf(w.mafService.reload()))
 	other := w.device(w.deviceConfig(1, overTLS))
 	if _, err := other.Ensure(t.Context()); err == nil {
 		t.Error("attached by a MEF that was taken from the list")
@@ -64,16 +64,16 @@ func TestMAFReload(t *testing.T) {
 		"fqdn: moved.lab.example\n": muster.CodeConfiguration,
 	} {
 		w.rewrite("maf.yaml", "fqdn: "+labMAF+"\n", text)
-		wantCode(t, w.mafService.reload(), code)
+		wantCode(t, errorOf(w.mafService.reload()), code)
 		w.rewrite("maf.yaml", text, "fqdn: "+labMAF+"\n")
 	}
 	w.rewrite("maf.yaml", "operator-root.pem", "missing.pem")
-	wantCode(t, w.mafService.reload(), muster.CodeConfiguration)
+	wantCode(t, errorOf(w.mafService.reload()), muster.CodeConfiguration)
 	w.rewrite("maf.yaml", "missing.pem", "operator-root.pem")
 	answers(t, w, config, attachment)
 
 	w.rewrite("maf.yaml", "fqdn: other.lab.example", "fqdn: "+labMEF)
-	must(t, w.mafService.reload())
+	must(t, errorOf(w.mafService.reload()))
 	second, err := other.Ensure(t.Context())
 	must(t, err)
 	must(t, second.Close())
@@ -81,7 +81,7 @@ func TestMAFReload(t *testing.T) {
 
 	// Another stakeholder in place of the one for which the devices register.
 	w.rewrite("maf.yaml", "administrators: ["+labAdmin+"]", "administrators: [other.lab.example]")
-	must(t, w.mafService.reload())
+	must(t, errorOf(w.mafService.reload()))
 	if _, err := attachment.Mmaf().Register(t.Context(), tef.ClientRegistration{AdminFQDN: config.AdminFQDN}); err == nil {
 		t.Error("registered for a stakeholder that was taken from the list")
 	}
@@ -104,7 +104,7 @@ func TestMEFReloadOfLimits(t *testing.T) {
 	must(t, err)
 	must(t, attachment.Close())
 	w.rewrite("mef.yaml", "mafs:\n", "max_live: 1\nmafs:\n")
-	must(t, w.mefService.reload())
+	must(t, errorOf(w.mefService.reload()))
 	if _, err := device.Enrol(t.Context()); err == nil {
 		t.Error("the new limit has no effect")
 	}
@@ -119,7 +119,7 @@ func TestReloadUnderAnExpiredIdentity(t *testing.T) {
 	w.replaceIdentity(mustertest.NewPKI(t).Function(t, labMEF, mustertest.Expired()))
 	w.startMEF()
 	w.rewrite("mef.yaml", "mafs:\n", "verdicts: [{verdict: ban, enrolee_id: //sp.lab.example/device-0001}]\nmafs:\n")
-	must(t, w.mefService.reload())
+	must(t, errorOf(w.mefService.reload()))
 	if !w.mefLog.says("configuration replaced") || w.mefLog.says("identity replaced") {
 		t.Errorf("the log:\n%s", w.mefLog)
 	}
@@ -156,10 +156,10 @@ func TestIdentityIsReplaced(t *testing.T) {
 		muster.CodeNotYetValid:  pki.Function(t, labMEF, mustertest.NotYetValid()),
 	} {
 		w.replaceIdentity(bad)
-		wantCode(t, w.mefService.reload(), name)
+		wantCode(t, errorOf(w.mefService.reload()), name)
 	}
 	must(t, os.WriteFile(w.mef.Identity.Key, []byte("half a k"), 0o600))
-	wantCode(t, w.mefService.reload(), muster.CodeConfiguration)
+	wantCode(t, errorOf(w.mefService.reload()), muster.CodeConfiguration)
 	_, err = old.Enrol(t.Context())
 	must(t, err)
 

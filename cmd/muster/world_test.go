@@ -319,6 +319,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// errorOf leaves out what came with an error.
+func errorOf[T any](_ T, err error) error { return err }
+
 // wantCode fails the test unless err is a refusal with a code.
 func wantCode(t testing.TB, err error, code muster.Code) {
 	t.Helper()
