@@ -13,7 +13,6 @@ import (
 	"syscall"
 
 	"github.com/pion/dtls/v3"
-	"github.com/pion/dtls/v3/pkg/protocol"
 
 	"muster"
 	"muster/handshake"
@@ -245,7 +244,7 @@ func (a *attempt) classify(err error, w *wire) error {
 		return err
 	case errors.As(err, &alert):
 		return muster.Refuse(muster.CodePeerAlert, "%w", err)
-	case heard && !h.version.Equal(protocol.Version1_2), w.lastAlert() == byte(handshake.AlertProtocolVersion):
+	case heard && h.version != version12, w.lastAlert() == byte(handshake.AlertProtocolVersion):
 		return muster.Refuse(muster.CodeProtocolVersion, "%w", err)
 	case heard && !h.extended:
 		return muster.Refuse(muster.CodeNoExtendedMasterSecret, "%w", err)

@@ -124,12 +124,10 @@ func (c Config) cookieTimeout() time.Duration {
 // of a record and of a handshake message (RFC 6347 4.1, 4.2.2).
 const fragmentOverhead = 13 + 12
 
-func pskSuites() []dtls.CipherSuiteID {
-	return []dtls.CipherSuiteID{
-		dtls.TLS_PSK_WITH_AES_128_CCM,
-		dtls.TLS_PSK_WITH_AES_128_GCM_SHA256,
-		dtls.TLS_PSK_WITH_AES_128_CCM_8,
-	}
+var pskSuites = [...]dtls.CipherSuiteID{
+	dtls.TLS_PSK_WITH_AES_128_CCM,
+	dtls.TLS_PSK_WITH_AES_128_GCM_SHA256,
+	dtls.TLS_PSK_WITH_AES_128_CCM_8,
 }
 
 // profile returns what TS-0003 10.2 and the decisions about it fix for both sides.
@@ -141,7 +139,7 @@ func (c Config) profile() []dtls.Option {
 		dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
 	}
 	if c.usesPSK() {
-		suites = pskSuites()
+		suites = pskSuites[:]
 	}
 	return []dtls.Option{
 		dtls.WithCipherSuites(suites...),

@@ -2,12 +2,11 @@ package dtls12
 
 import (
 	"encoding/binary"
+	"iter"
 	"slices"
 
 	"github.com/pion/dtls/v3"
-	"github.com/pion/dtls/v3/pkg/protocol"
-	"github.com/pion/dtls/v3/pkg/protocol/extension"
-	"github.com/pion/dtls/v3/pkg/protocol/handshake"
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // The parts of records and handshake messages that matter here (RFC 6347 4.1, 4.2.2).
@@ -20,6 +19,12 @@ const (
 	typeClientHello = 1
 	typeServerHello = 2
 	maxHello        = 4096 // octets; the hellos of the peers we know have 100 to 500
+	majorVersion    = 0xfe
+	version12       = 0xfefd
+	randomSize      = 32 // octets
+
+	extensionServerName           = 0  // RFC 6066 3
+	extensionExtendedMasterSecret = 23 // RFC 7627 5.1
 )
 
 // A record is one plaintext or encrypted record of a datagram.
@@ -30,22 +35,22 @@ type record struct {
 	body    []byte // shares the datagram's octets
 }
 
-// records splits a datagram and stops at what is no record.
-func records(datagram []byte) (all []record) {
-	for len(datagram) >= recordHeader {
-		length := int(binary.BigEndian.Uint16(datagram[11:]))
-		if length > len(datagram)-recordHeader {
-			break
+// records yields the records of a datagram and stops at what is no record.
+func records(datagram []byte) iter.Seq[record] {
+	return func(yield func(record) bool) {
+		for rest := datagram; len(rest) >= recordHeader; {
+			end := recordHeader + int(binary.BigEndian.Uint16(rest[11:]))
+			if end > len(rest) || !yield(record{
+				kind:    rest[0],
+				version: binary.BigEndian.Uint16(rest[1:]),
+				epoch:   binary.BigEndian.Uint16(rest[3:]),
+				body:    rest[recordHeader:end],
+			}) {
+				return
+			}
+			rest = rest[end:]
 		}
-		all = append(all, record{
-			kind:    datagram[0],
-			version: binary.BigEndian.Uint16(datagram[1:]),
-			epoch:   binary.BigEndian.Uint16(datagram[3:]),
-			body:    datagram[recordHeader : recordHeader+length],
-		})
-		datagram = datagram[recordHeader+length:]
 	}
-	return all
 }
 
 // A fragment is a part of a handshake message.
@@ -57,27 +62,39 @@ type fragment struct {
 	part     []byte
 }
 
-// fragments returns the fragments in a plaintext handshake record.
-func (r record) fragments() (all []fragment) {
-	if r.kind != recordHandshake || r.epoch != 0 {
-		return nil
-	}
-	for body := r.body; len(body) >= messageHeader; {
-		f := fragment{
-			kind:     body[0],
-			length:   uint24(body[1:]),
-			sequence: binary.BigEndian.Uint16(body[4:]),
-			offset:   uint24(body[6:]),
+// fragments yields the fragments in a plaintext handshake record.
+func (r record) fragments() iter.Seq[fragment] {
+	return func(yield func(fragment) bool) {
+		if r.kind != recordHandshake || r.epoch != 0 {
+			return
 		}
-		size := uint24(body[9:])
-		if size > len(body)-messageHeader || f.offset+size > f.length {
-			break
+		for body := r.body; len(body) >= messageHeader; {
+			f := fragment{
+				kind:     body[0],
+				length:   uint24(body[1:]),
+				sequence: binary.BigEndian.Uint16(body[4:]),
+				offset:   uint24(body[6:]),
+			}
+			end := messageHeader + uint24(body[9:])
+			if end > len(body) || f.offset+end-messageHeader > f.length {
+				return
+			}
+			f.part, body = body[messageHeader:end], body[end:]
+			if !yield(f) {
+				return
+			}
 		}
-		f.part = body[messageHeader : messageHeader+size]
-		all = append(all, f)
-		body = body[messageHeader+size:]
 	}
-	return all
+}
+
+// has reports whether a record has a part of a message of a kind.
+func (r record) has(kind byte) bool {
+	for f := range r.fragments() {
+		if f.kind == kind {
+			return true
+		}
+	}
+	return false
 }
 
 func uint24(b []byte) int { return int(b[0])<<16 | int(b[1])<<8 | int(b[2]) }
@@ -86,17 +103,19 @@ func uint24(b []byte) int { return int(b[0])<<16 | int(b[1])<<8 | int(b[2]) }
 // ClientHello or its first fragment, the first message, of DTLS, with no cookie
 // that an earlier exchange would have given. Nothing else creates state.
 func beginsHandshake(datagram []byte) bool {
-	all := records(datagram)
-	if len(all) == 0 || all[0].version>>8 != 0xfe {
+	for r := range records(datagram) {
+		for f := range r.fragments() {
+			return r.version>>8 == majorVersion && f.isFirst()
+		}
 		return false
 	}
-	parts := all[0].fragments()
-	if len(parts) == 0 {
-		return false
-	}
-	const random, session = 2, 34 // offsets: the version comes first
-	f := parts[0]
-	if f.kind != typeClientHello || f.sequence != 0 || f.offset != 0 || f.length > maxHello || len(f.part) < session+2 || f.part[0] != 0xfe {
+	return false
+}
+
+// isFirst reports whether a fragment begins the first hello of a client.
+func (f fragment) isFirst() bool {
+	const session = 2 + randomSize // offset: version and random value come first
+	if f.kind != typeClientHello || f.sequence != 0 || f.offset != 0 || f.length > maxHello || len(f.part) < session+2 || f.part[0] != majorVersion {
 		return false
 	}
 	cookie := session + 1 + int(f.part[session])
@@ -106,7 +125,7 @@ func beginsHandshake(datagram []byte) bool {
 // A hello is what this package needs to know of a ClientHello or ServerHello,
 // which pion does not tell.
 type hello struct {
-	version    protocol.Version
+	version    uint16
 	extended   bool // Extended Master Secret
 	serverName string
 	psk        bool // a ClientHello that offers a suite of ours with a pre-shared key
@@ -126,8 +145,8 @@ type assembly struct {
 
 // add takes a datagram from the peer.
 func (a *assembly) add(datagram []byte) {
-	for _, r := range records(datagram) {
-		for _, f := range r.fragments() {
+	for r := range records(datagram) {
+		for f := range r.fragments() {
 			if f.kind == a.kind && f.length <= maxHello {
 				a.addFragment(f)
 			}
@@ -156,33 +175,46 @@ func (a *assembly) addFragment(f fragment) {
 	}
 }
 
-// parseHello returns the zero hello for a body that pion cannot read; pion then
-// fails, too.
+// parseHello reads the body of a hello (RFC 5246 7.4.1, RFC 6347 4.2.1). It returns
+// the zero hello for what is none; pion then fails, too. It is not pion that reads
+// it here: a parse of every extension would cost 3 % of a handshake.
 func parseHello(kind byte, body []byte) (h hello) {
-	var extensions []extension.Extension
+	var suites, skipped, extensions cryptobyte.String
+	s := cryptobyte.String(body)
+	ok := s.ReadUint16(&h.version) && s.Skip(randomSize) && s.ReadUint8LengthPrefixed(&skipped) // the session
 	if kind == typeClientHello {
-		var message handshake.MessageClientHello
-		if message.Unmarshal(slices.Clone(body)) != nil {
-			return hello{}
-		}
-		h.version, extensions = message.Version, message.Extensions
-		h.psk = slices.ContainsFunc(pskSuites(), func(s dtls.CipherSuiteID) bool {
-			return slices.Contains(message.CipherSuiteIDs, uint16(s))
-		})
+		ok = ok && s.ReadUint8LengthPrefixed(&skipped) && s.ReadUint16LengthPrefixed(&suites) && s.ReadUint8LengthPrefixed(&skipped)
 	} else {
-		var message handshake.MessageServerHello
-		if message.Unmarshal(slices.Clone(body)) != nil {
-			return hello{}
-		}
-		h.version, extensions = message.Version, message.Extensions
+		ok = ok && s.Skip(2+1) // suite and compression
 	}
-	for _, e := range extensions {
-		switch e := e.(type) {
-		case *extension.UseExtendedMasterSecret:
+	ok = ok && (s.Empty() || s.ReadUint16LengthPrefixed(&extensions) && s.Empty())
+	for ok && !suites.Empty() {
+		var suite uint16
+		ok = suites.ReadUint16(&suite)
+		h.psk = h.psk || slices.Contains(pskSuites[:], dtls.CipherSuiteID(suite))
+	}
+	for ok && !extensions.Empty() {
+		var extension uint16
+		var data cryptobyte.String
+		ok = extensions.ReadUint16(&extension) && extensions.ReadUint16LengthPrefixed(&data)
+		switch {
+		case extension == extensionExtendedMasterSecret:
 			h.extended = true
-		case *extension.ServerName:
-			h.serverName = e.ServerName
+		case extension == extensionServerName && kind == typeClientHello:
+			ok = ok && readServerName(data, &h.serverName)
 		}
+	}
+	if !ok {
+		return hello{}
 	}
 	return h
+}
+
+// readServerName reads the one host_name of a ClientHello.
+func readServerName(data cryptobyte.String, name *string) bool {
+	var kind uint8
+	var names, host cryptobyte.String
+	ok := data.ReadUint16LengthPrefixed(&names) && names.ReadUint8(&kind) && names.ReadUint16LengthPrefixed(&host)
+	*name = string(host)
+	return ok && kind == 0 && names.Empty() && data.Empty()
 }

@@ -66,7 +66,7 @@ func TestAssembly(t *testing.T) {
 				}
 				a.add(piece)
 			}
-			if !a.complete || a.hello.serverName != name || !a.hello.extended || !a.hello.version.Equal(protocol.Version1_2) {
+			if !a.complete || a.hello.serverName != name || !a.hello.extended || a.hello.version != version12 {
 				t.Fatalf("the hello is %+v, complete: %v", a.hello, a.complete)
 			}
 			// Neither a repetition nor an earlier message changes it.
@@ -109,7 +109,7 @@ func FuzzHello(f *testing.F) {
 			}
 		}
 		total := 0
-		for _, r := range records(octets) {
+		for r := range records(octets) {
 			total += recordHeader + len(r.body)
 		}
 		if total > len(octets) {

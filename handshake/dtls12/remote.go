@@ -14,6 +14,7 @@ import (
 type remote struct {
 	listener *Listener
 	addr     netip.AddrPort
+	peer     net.Addr // addr
 	queue    *queue
 	began    time.Time
 
@@ -24,7 +25,7 @@ type remote struct {
 }
 
 // RemoteAddr returns the address of the client.
-func (r *remote) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(r.addr) }
+func (r *remote) RemoteAddr() net.Addr { return r.peer }
 
 // establish tells the Listener that the handshake has succeeded.
 func (r *remote) establish() { r.listener.establish(r) }
@@ -35,7 +36,7 @@ func (r *remote) prove() { r.listener.prove(r) }
 // ReadFrom implements net.PacketConn.
 func (r *remote) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, err := r.queue.pop(b)
-	return n, r.RemoteAddr(), err
+	return n, r.peer, err
 }
 
 // WriteTo implements net.PacketConn. It writes to the remote, whatever the address.

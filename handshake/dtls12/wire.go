@@ -55,12 +55,17 @@ func (w *wire) lastAlert() byte {
 // maxEarly bounds in octets the datagrams that await keeps, but for the last.
 const maxEarly = 2 * maxHello
 
+// datagrams lends await its buffer: what it keeps is much smaller.
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
 // await reads datagrams until the peer's hello is complete, and keeps them for
 // ReadFrom, or until ctx ends. A hello that never completes, or cannot be read, is
 // the zero hello: pion will fail on it.
 func (w *wire) await(ctx context.Context) (hello, error) {
 	stop := context.AfterFunc(ctx, func() { _ = w.PacketConn.SetReadDeadline(time.Unix(1, 0)) })
-	buffer := make([]byte, maxDatagram)
+	lent := datagrams.Get().(*[maxDatagram]byte)
+	defer datagrams.Put(lent)
+	buffer := lent[:]
 	var early [][]byte
 	kept := 0
 	for h, complete := w.hello(); ; h, complete = w.hello() {
@@ -122,7 +127,7 @@ const (
 // datagram has ended the connection. RFC 6347 4.1.2.7 has such records dropped.
 func (w *wire) withoutForged(datagram []byte) (size int) {
 	at, established := 0, w.passing.Load()
-	for _, r := range records(datagram) {
+	for r := range records(datagram) {
 		end := at + recordHeader + len(r.body)
 		if established && w.repeats(r) || !established && (r.epoch != 0 || r.plausible()) {
 			size += copy(datagram[size:], datagram[at:end])
@@ -159,12 +164,15 @@ func (r record) plausible() bool {
 }
 
 func sameAddr(a, b net.Addr) bool {
+	if a == b { // always so where the wire is of a Listener
+		return true
+	}
 	if ua, ok := a.(*net.UDPAddr); ok {
 		if ub, ok := b.(*net.UDPAddr); ok {
 			return ua.Port == ub.Port && ua.IP.Equal(ub.IP) && ua.Zone == ub.Zone
 		}
 	}
-	return a == b || a != nil && b != nil && a.Network() == b.Network() && a.String() == b.String()
+	return a != nil && b != nil && a.Network() == b.Network() && a.String() == b.String()
 }
 
 // WriteTo implements net.PacketConn.
@@ -186,7 +194,7 @@ func (w *wire) examine(datagram []byte) []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at := 0
-	for _, r := range records(datagram) {
+	for r := range records(datagram) {
 		at += recordHeader
 		switch {
 		case r.epoch != 0:
@@ -194,7 +202,7 @@ func (w *wire) examine(datagram []byte) []byte {
 			w.sent = r.body[1]
 			datagram = slices.Clone(datagram)
 			datagram[at+1] = fitting(r.body[1], w.attempt.reason())
-		case w.returned != nil && slices.ContainsFunc(r.fragments(), func(f fragment) bool { return f.kind == typeServerHello }):
+		case w.returned != nil && r.has(typeServerHello):
 			w.returned()
 			w.returned = nil
 		}
