@@ -161,7 +161,7 @@ func (b *browser) keep(name string) {
 func (b *browser) signIn(w *world, role Role) {
 	b.t.Helper()
 	secret, _ := w.want("admin", http.MethodPost, "/v1/tokens", TokenOrder{Role: role, SignIn: true}, http.StatusOK, "")["token"].(string)
-	b.do(chromedp.Navigate(b.url+"/sign-in#"+secret), chromedp.WaitReady(css(`nav[aria-label="Pages"]`)))
+	b.do(chromedp.Navigate(b.url+"/sign-in#"+secret), chromedp.Click(css(`[name="confirmed"]`)), chromedp.WaitReady(css(`nav[aria-label="Pages"]`)))
 	if where := eval[string](b, "location.href"); where != b.url+"/" {
 		b.t.Fatalf("the link led to %s", where)
 	}
@@ -215,7 +215,7 @@ func browsed(w *world) map[string]string {
 	return map[string]string{
 		"overview": "/", "enrolments": "/enrolments", "enrolment": "/enrolments/0@mef.example.com", "credentials": "/credentials", "registrations": "/registrations",
 		"keys": "/keys", "commands": "/commands?enrolee=//sp.example/1&stakeholder=admin.example", "instructions": "/instructions", "instruction": "/instructions/" + in.ID, "instruction-new": "/instructions/new",
-		"anchors": "/anchors", "verdicts": "/verdicts", "refusals": "/refusals", "refusal": "/refusals/0", "audit": "/audit",
+		"anchors": "/anchors", "configuration": "/configuration", "verdicts": "/verdicts", "refusals": "/refusals", "refusal": "/refusals/0", "audit": "/audit",
 	}
 }
 

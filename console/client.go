@@ -84,7 +84,7 @@ func (s *Server) authenticate(r *http.Request, now time.Time) (caller, error) {
 // bearer returns whose a token is. It lets in no longer than the certificate would
 // to which it was issued, nor to more than that client may do now.
 func (s *Server) bearer(secret presented, now time.Time) (caller, error) {
-	found, ok := s.tokens.take(secret.text, secret.use, now)
+	found, ok := s.tokens.find(secret.text, secret.use, now)
 	if !ok {
 		return caller{}, muster.Refuse(muster.CodeTokenInvalid, "the token is unknown, spent or expired")
 	}

@@ -44,11 +44,14 @@ func (a access) allows(who caller) bool {
 // pages returns every page. A form has the access of the route that does the same.
 func pages() []page {
 	rules := func(s *Sources) bool { return s.Rules != nil }
+	reloads := func(s *Sources) bool { return s.Reload != nil }
 	return slices.Concat([]page{
 		{method: "GET", path: "/{$}", access: looking, menu: "Overview", has: func(s *Sources) bool { return s.Overview != nil }, show: (*Server).showOverview},
 		{method: "POST", path: "/sign-out", access: looking, show: (*Server).signOut},
 		enrolmentsPage(), {method: "GET", path: "/enrolments/{id}", access: looking, has: func(s *Sources) bool { return s.Enrolments != nil }, show: (*Server).showEnrolment},
-		credentialsPage(), registrationsPage(), keysPage(), commandsPage(),
+		credentialsPage(), registrationsPage(), keysPage(),
+		{method: "GET", path: "/commands", access: looking, menu: "Commands", group: "Devices", has: func(s *Sources) bool { return s.Commands != nil }, show: (*Server).showCommands},
+		{method: "POST", path: "/commands", access: changing, has: func(s *Sources) bool { return s.Commands != nil && s.Queue != nil }, show: (*Server).postCommand},
 		instructionsPage(),
 		{method: "GET", path: "/instructions/new", access: changing, has: rules, show: (*Server).newInstruction},
 		{method: "POST", path: "/instructions", access: changing, has: rules, show: (*Server).postInstruction},
@@ -61,6 +64,8 @@ func pages() []page {
 		{method: "GET", path: "/verdicts", access: lookingAt, menu: "Verdicts", group: "Rules", has: rules, show: (*Server).showVerdicts},
 		{method: "POST", path: "/verdicts", access: governing, has: rules, show: (*Server).postVerdict},
 		{method: "POST", path: "/verdicts/{id}/lift", access: governing, has: rules, show: (*Server).postLift},
+		{method: "GET", path: "/configuration", access: trusting, menu: "Configuration", group: "Rules", has: reloads, show: (*Server).showConfiguration},
+		{method: "POST", path: "/configuration", access: trusting, has: reloads, show: (*Server).postReload},
 		refusalsPage(), {method: "GET", path: "/refusals/{id}", access: lookingAt, has: func(s *Sources) bool { return s.Refusals != nil }, show: (*Server).showRefusal},
 		auditPage(),
 	})
@@ -72,7 +77,7 @@ var files embed.FS
 // templates has each page's template, in the layout of all.
 var templates = func() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
-		"path": url.PathEscape, "date": date, "stamp": stamp, "short": short, "count": count, "ago": ago, "lifetime": lifetime, "lines": func(list []string) string { return strings.Join(list, "\n") },
+		"path": url.PathEscape, "date": date, "stamp": stamp, "short": short, "count": count, "ago": ago, "lifetime": lifetime, "pair": func(one, other string) []string { return []string{one, other} }, "lines": func(list []string) string { return strings.Join(list, "\n") },
 	}).ParseFS(files, "pages/layout.html"))
 	all := map[string]*template.Template{}
 	names, err := fs.Glob(files, "pages/*.html")
@@ -143,6 +148,8 @@ var doneWords = map[string]string{
 	"created": "The instruction is in force.", "changed": "The instruction is changed, and in force.", "deleted": "The instruction is deleted.",
 	"added": "The anchor is added; instructions may pin it.", "distrusted": "The anchor is deleted.",
 	"passed": "The verdict is in force.", "lifted": "The verdict is lifted.",
+	"queued": "The command stands in the queue.", "queued-group": "The command stands in the queue of every registered client whose identifier begins so.",
+	"queued-nobody": "No client is registered whose identifier begins so: the command is queued for nobody.",
 }
 
 // servePage shows a page to whoever may see it.
@@ -182,7 +189,7 @@ func (s *Server) refusePage(w http.ResponseWriter, r *http.Request, err error) {
 	who, stranger := s.authenticate(r, s.config.Now())
 	if stranger != nil {
 		if _, kept := r.Cookie(sessionCookie); kept == nil {
-			setSession(w, "", -1) // so that a certificate counts again
+			setCookie(w, sessionCookie, "", -1) // so that a certificate counts again
 		}
 		p := s.pageProblem(r, stranger)
 		if p.Code == muster.CodeNoCertificate {

@@ -62,7 +62,7 @@ func anyEnrolee() filter {
 func exactly(name, label string) filter { return filter{Name: name, Label: label} }
 
 // tabled returns the page of a list.
-func tabled[T any](at, menu, group, lead string, a access, of func(*Sources) List[T], filters []filter, columns []string, row func(T) []cell) page {
+func tabled[T any](at, menu, group, lead string, a access, of func(*Sources) List[T], filters []filter, columns []string, row func(*Server, T) []cell) page {
 	return page{
 		method: "GET", path: at, menu: menu, group: group, access: a,
 		has: func(s *Sources) bool { return of(s) != nil },
@@ -70,7 +70,7 @@ func tabled[T any](at, menu, group, lead string, a access, of func(*Sources) Lis
 			t := table{Lead: lead, Columns: columns}
 			items, err := listOf(r, who, of(&s.config.Sources), &t, filters)
 			for _, item := range items {
-				t.Rows = append(t.Rows, row(item))
+				t.Rows = append(t.Rows, row(s, item))
 			}
 			if at == "/instructions" && changing.allows(who) {
 				t.New = "/instructions/new"
@@ -122,7 +122,7 @@ func enrolmentsPage() page {
 	return tabled("/enrolments", "Enrolments", "Devices", "Each enrolment, once for each of its targets; the keys themselves are never shown.", looking,
 		func(s *Sources) List[Enrolment] { return s.Enrolments }, []filter{anyEnrolee(), exactly("ke_id", "KeID")},
 		[]string{"KeID", "Enrolee", "Target", "State", "Created", "Expires", "Fetches"},
-		func(e Enrolment) []cell {
+		func(_ *Server, e Enrolment) []cell {
 			return []cell{link("/enrolments/", e.KeID), text(e.EnroleeID), text(e.MAF), state(e.State), at(e.Created), at(e.Expires), number(int64(e.Fetches))}
 		})
 }
@@ -131,7 +131,7 @@ func credentialsPage() page {
 	return tabled("/credentials", "Credentials", "Devices", "The Master Credentials of attached Enrolees, by KmID; never Km.", looking,
 		func(s *Sources) List[Credential] { return s.Credentials }, []filter{anyEnrolee(), exactly("km_id", "KmID"), exactly("ke_id", "KeID")},
 		[]string{"KmID", "KeID", "Enrolee", "State", "Created", "Expires", "KeID accepted until"},
-		func(c Credential) []cell {
+		func(_ *Server, c Credential) []cell {
 			return []cell{digest(c.KmID), digest(c.KeID), text(c.EnroleeID), state(c.State), at(c.Created), at(c.Expires), at(c.KeIDUntil)}
 		})
 }
@@ -141,8 +141,12 @@ func registrationsPage() page {
 		func(s *Sources) List[Registration] { return s.Registrations },
 		[]filter{{Name: "client", Label: "Client begins with", Hint: "//sp.example/"}, exactly("stakeholder", "Stakeholder")},
 		[]string{"Client", "Stakeholder", "KmID", "Labels", "Created", "Modified", "Expires"},
-		func(r Registration) []cell {
-			return []cell{text(r.ClientID), text(r.Stakeholder), digest(r.KmID), joined(r.Labels), at(r.Created), at(r.Modified), at(r.Expires)}
+		func(s *Server, r Registration) []cell {
+			client := text(r.ClientID)
+			if s.config.Commands != nil {
+				client.Path = commandsOf(r.ClientID, r.Stakeholder)
+			}
+			return []cell{client, text(r.Stakeholder), digest(r.KmID), joined(r.Labels), at(r.Created), at(r.Modified), at(r.Expires)}
 		})
 }
 
@@ -150,40 +154,16 @@ func keysPage() page {
 	return tabled("/keys", "Keys", "Devices", "Registered keys: what is known of them but for their values.", looking,
 		func(s *Sources) List[Key] { return s.Keys }, []filter{{Name: "source", Label: "Source begins with", Hint: "//sp.example/"}},
 		[]string{"Key", "Source", "Stakeholder", "Usage", "Targets", "Labels", "Fetches", "Created", "Expires"},
-		func(k Key) []cell {
+		func(_ *Server, k Key) []cell {
 			return []cell{digest(k.ID), text(k.Source), text(k.Stakeholder), text(k.Usage), joined(k.Targets), joined(k.Labels), number(int64(k.Fetches)), at(k.Created), at(k.Expires)}
 		})
-}
-
-func commandsPage() page {
-	return tabled("/commands", "Commands", "Devices", "The queue of MEF client commands that a stakeholder has for an Enrolee, in its order.", looking,
-		func(s *Sources) List[Command] { return s.Commands }, []filter{{Name: "enrolee", Label: "Enrolee", Hint: "//sp.example/device", Required: true}, {Name: "stakeholder", Label: "Stakeholder", Hint: "admin.example", Required: true}},
-		[]string{"Command", "Enrolee", "Stakeholder", "Status", "Description", "Created", "Changed"},
-		func(c Command) []cell {
-			return []cell{code(c.ID), text(c.EnroleeID), text(c.Stakeholder), state(commandStatus(c.Status)), code(string(c.Description)), at(c.Created), at(c.Changed)}
-		})
-}
-
-// commandStatus returns a status with its word (TS-0003 12.3.2.4).
-func commandStatus(status int) string {
-	switch {
-	case status == 10:
-		return "10 issued"
-	case status == 11:
-		return "11 issued again"
-	case status == 20:
-		return "20 performed"
-	case status >= 40:
-		return fmt.Sprint(status, " failed")
-	}
-	return fmt.Sprint(status)
 }
 
 func instructionsPage() page {
 	return tabled("/instructions", "Instructions", "Rules", "Which certificates and keys lead to which Enrolees, and for which targets.", looking,
 		ruled((*Sources).instructions), []filter{anyEnrolee(), {Name: "origin", Label: "Origin", Choices: []string{FromConfiguration, FromOperators}}},
 		[]string{"Instruction", "Known by", "Enrolee", "Targets", "Lifetime", "Origin"},
-		func(in Instruction) []cell {
+		func(_ *Server, in Instruction) []cell {
 			known := in.Flavour + " " + in.Name + in.Pattern
 			if len(in.KpmIDs) > 0 {
 				known = "pre-provisioned keys"
@@ -196,7 +176,7 @@ func refusalsPage() page {
 	return tabled("/refusals", "Refusals", "Evidence", "Chains that were refused, the newest first. Each can be judged again, and explained.", lookingAt,
 		func(s *Sources) List[Refusal] { return s.Refusals }, nil,
 		[]string{"Refusal", "Time", "Code", "Detail", "From", "Transport", "Certificate"},
-		func(r Refusal) []cell {
+		func(_ *Server, r Refusal) []cell {
 			return []cell{link("/refusals/", r.ID), at(r.Time), code(string(r.Code)), text(detail(r)), text(r.Remote), text(r.Transport), digest(r.Certificate)}
 		})
 }
@@ -219,7 +199,7 @@ func auditPage() page {
 	return tabled("/audit", "Audit", "Evidence", "The audit log, the newest entry first. Each entry's hash is over the one before; muster audit verify follows the chain.", auditing,
 		newestAudit, nil,
 		[]string{"Number", "Time", "Kind", "Who", "What", "Enrolee", "KeID", "Code", "Hash"},
-		func(raw json.RawMessage) []cell {
+		func(_ *Server, raw json.RawMessage) []cell {
 			var e auditEntry
 			if err := json.Unmarshal(raw, &e); err != nil {
 				return []cell{{Text: "an entry that cannot be read: " + err.Error(), Class: "bad"}}
@@ -337,6 +317,7 @@ type enrolmentView struct {
 	Tracks         []track
 	Now            time.Time
 	May            bool // pass a verdict
+	MayQueue       bool // a command
 }
 
 // A track is what became of an enrolment at one target.
@@ -358,7 +339,7 @@ func (s *Server) showEnrolment(who caller, r *http.Request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	shown := enrolmentView{Now: s.config.Now(), May: s.config.Rules != nil && governing.allows(who)}
+	shown := enrolmentView{Now: s.config.Now(), May: s.config.Rules != nil && governing.allows(who), MayQueue: s.config.Commands != nil && s.config.Queue != nil && changing.allows(who)}
 	for _, e := range page.Items {
 		if e.KeID == id {
 			shown.Tracks = append(shown.Tracks, track{e, stepsOf(e)})

@@ -5,6 +5,7 @@ import (
 	"html"
 	"net/http"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,15 +42,26 @@ func (w *world) submit(name, path string, form url.Values, header http.Header) (
 	return response, string(body)
 }
 
+// redeem opens a link, and confirms who it is for.
+func (w *world) redeem(secret string) (*http.Response, string) {
+	w.t.Helper()
+	shown, _ := w.submit("", "/sign-in", url.Values{"token": {secret}}, nil)
+	header := http.Header{}
+	for _, c := range shown.Cookies() {
+		header.Add("Cookie", c.Name+"="+c.Value)
+	}
+	return w.submit("", "/sign-in", url.Values{"token": {secret}, "confirmed": {"yes"}}, header)
+}
+
 // session signs in by a one-time token, and returns the cookie.
 func (w *world) session(as string, role Role) string {
 	w.t.Helper()
 	secret, _ := w.want(as, http.MethodPost, "/v1/tokens", TokenOrder{Role: role, SignIn: true}, http.StatusOK, "")["token"].(string)
-	response, body := w.submit("", "/sign-in", url.Values{"token": {secret}}, nil)
-	if response.StatusCode != http.StatusSeeOther || len(response.Cookies()) != 1 {
+	response, body := w.redeem(secret)
+	if response.StatusCode != http.StatusSeeOther || len(response.Cookies()) != 2 {
 		w.t.Fatalf("sign-in: %d %s", response.StatusCode, body)
 	}
-	c := response.Cookies()[0]
+	c := response.Cookies()[1] // after the one that goes
 	if c.Name != sessionCookie || !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.Domain != "" || c.MaxAge != int(sessionTime/time.Second) {
 		w.t.Errorf("the cookie is %s", response.Header.Get("Set-Cookie"))
 	}
@@ -135,8 +147,9 @@ func TestMenu(t *testing.T) {
 		return found
 	}
 	all := []string{"/", "/enrolments", "/credentials", "/registrations", "/keys", "/commands", "/instructions", "/anchors", "/verdicts", "/refusals", "/audit"}
+	governed := slices.Insert(slices.Clone(all), 9, "/configuration")
 	devices := all[1:8]
-	for name, want := range map[string][]string{"admin": all, "auditor": all, "viewer": all[:10], "operator": all[:10], "tenant": devices} {
+	for name, want := range map[string][]string{"admin": governed, "auditor": all, "viewer": all[:10], "operator": all[:10], "tenant": devices} {
 		_, body := w.load(name, "/enrolments")
 		if got := links(body); !slices.Equal(got, want) {
 			t.Errorf("%s sees %v, want %v", name, got, want)
@@ -200,9 +213,21 @@ func TestSessions(t *testing.T) {
 			t.Errorf("sign-in with %q: %d", wrong, response.StatusCode)
 		}
 	}
-	first, _ := w.submit("", "/sign-in", url.Values{"token": {secret}}, nil)
-	if again, _ := w.submit("", "/sign-in", url.Values{"token": {secret}}, nil); first.StatusCode != http.StatusSeeOther || again.StatusCode != http.StatusUnauthorized {
+	first, _ := w.redeem(secret)
+	if again, _ := w.redeem(secret); first.StatusCode != http.StatusSeeOther || again.StatusCode != http.StatusUnauthorized {
 		t.Errorf("a link is good for %d, then %d", first.StatusCode, again.StatusCode)
+	}
+	secret, _ = w.want("admin", http.MethodPost, "/v1/tokens", TokenOrder{Role: RoleOperator, SignIn: true}, http.StatusOK, "")["token"].(string)
+	shown, body := w.submit("viewer", "/sign-in", url.Values{"token": {secret}}, nil)
+	if c := shown.Cookies(); len(c) != 1 || c[0].Name != shownCookie || c[0].SameSite != http.SameSiteStrictMode || strings.Contains(c[0].Value, secret) ||
+		!strings.Contains(body, "<strong>fqdn:admin.example.com</strong>") || !strings.Contains(body, "acts as fqdn:viewer.example.com, viewer") {
+		t.Errorf("before a session it is shown\n%s\nwith %v", body, c)
+	}
+	confirmed := url.Values{"token": {secret}, "confirmed": {"yes"}}
+	for _, other := range []string{"", shownCookie + "=", shownCookie + "=" + markOf(bearer)} { // of one that was shown nothing, or another link
+		if response, _ := w.submit("", "/sign-in", confirmed, http.Header{"Cookie": {other}}); response.StatusCode != http.StatusForbidden || len(response.Cookies()) != 0 {
+			t.Errorf("a browser with %q that was not shown as whom: %d", other, response.StatusCode)
+		}
 	}
 	cookie := w.session("admin", RoleOperator)
 	with := http.Header{"Cookie": {cookie}, "Accept": {"text/html"}}
@@ -330,6 +355,40 @@ func TestForms(t *testing.T) {
 	wrong("operator", "/verdicts", url.Values{"verdict": {"suspend"}, "enrolee_id": {"//sp.example/1"}, "reason": {"milder"}}, http.StatusForbidden, muster.CodeRequestNotAllowed, `value="milder"`)
 	done("admin", lift, nil, `/verdicts\?done=lifted`)
 
+	form = url.Values{"id": {"7"}, "stakeholder": {"admin.example"}, "enrolee": {"//sp.example/1"}, "server": {"1:coap://dm.example"}, "ca": {"https://ca.example"}}
+	wrong("operator", "/commands", form, http.StatusBadRequest, muster.CodeRequestMalformed, `value="1:coap://dm.example"`) // no class
+	form.Set("class", "device")
+	done("operator", "/commands", form, `/commands\?enrolee=%2F%2Fsp.example%2F1&stakeholder=admin.example&done=queued`)
+	form.Set("class", "certificate")
+	form.Set("prefix", form.Get("enrolee"))
+	form.Del("enrolee")
+	done("operator", "/commands", form, `/commands\?done=queued-group`)
+	form.Set("class", "node")
+	form.Set("prefix", nobody)
+	done("operator", "/commands", form, `/commands\?done=queued-nobody`)
+	if want := []CommandOrder{
+		{ID: "7", Stakeholder: "admin.example", EnroleeID: "//sp.example/1", Command: []string{"device", "1:coap://dm.example"}},
+		{ID: "7", Stakeholder: "admin.example", Prefix: "//sp.example/1", Command: []string{"certificate", "", "https://ca.example", "", ""}},
+		{ID: "7", Stakeholder: "admin.example", Prefix: nobody, Command: []string{"node", "", ""}},
+	}; !reflect.DeepEqual(w.orders, want) {
+		t.Errorf("the form ordered %+v, not %+v", w.orders, want)
+	}
+	wrong("tenant", "/commands", form, http.StatusForbidden, muster.CodeRequestNotAllowed, "are not those of the caller")
+	if _, body := w.load("viewer", "/commands"); strings.Contains(body, `action="/commands"><fieldset`) {
+		t.Error("a viewer is offered to queue a command")
+	}
+	for page, link := range map[string]string{"/registrations": "/commands?enrolee=%2f%2fsp.example%2f0&amp;stakeholder=sp.example", "/enrolments/0@mef.example.com": "/commands?enrolee=%2f%2fsp.example%2f0#new"} {
+		if _, body := w.load("operator", page); !strings.Contains(strings.ToLower(body), link) {
+			t.Errorf("%s does not lead to %s", page, link)
+		}
+	}
+
+	wrong("admin", "/configuration", nil, http.StatusUnprocessableEntity, muster.CodeConfiguration, "it is wrong")
+	w.sound.Store(true)
+	if response, body := w.submit("admin", "/configuration", nil, nil); response.StatusCode != http.StatusOK || !strings.Contains(body, "read again. The function has another certificate") || !strings.Contains(body, "<code>listen.tls</code>") || !strings.Contains(body, "instructions</th>") {
+		t.Errorf("a reload: %d %s", response.StatusCode, body)
+	}
+
 	w.configured.Instructions = []Instruction{{ID: "c", Origin: FromConfiguration, EnroleeID: "//sp.example/1"}}
 	if _, body := w.load("admin", "/instructions/c"); strings.Contains(body, "<form class") || !strings.Contains(body, "changed there only") {
 		t.Errorf("an instruction of the configuration can be changed: %s", body)
@@ -356,7 +415,7 @@ func TestListPages(t *testing.T) {
 	}
 	next := regexp.MustCompile(`rel="next" href="([^"]*)"`)
 	for _, p := range pages() {
-		if p.menu == "" || p.menu == "Overview" {
+		if p.menu == "" || p.menu == "Overview" || p.menu == "Configuration" {
 			continue
 		}
 		rows := 0
@@ -417,7 +476,7 @@ func hostile(w *world) map[string]int {
 	in := Instruction{ID: "1", Origin: FromOperators, Flavour: evil, Name: evil, EnroleeID: evil, Targets: []string{evil}, Lifetime: evil}
 	w.managed = Rules{[]Anchor{{ID: evil, Origin: evil, Subject: evil}}, []Instruction{in}, []Verdict{{ID: evil, Origin: FromOperators, Verdict: evil, EnroleeID: evil, Reason: evil}}}
 	return map[string]int{
-		"/": 6, "/enrolments": 10, "/enrolments/" + url.PathEscape(evil): 4, "/credentials": 10, "/registrations": 10, "/keys": 10, "/commands?enrolee=a&stakeholder=b": 10,
+		"/": 6, "/enrolments": 10, "/enrolments/" + url.PathEscape(evil): 4, "/credentials": 10, "/registrations": 10, "/keys": 10, "/commands?enrolee=a&stakeholder=b": 5, "/commands?enrolee=" + url.QueryEscape(evil): 2,
 		"/refusals": 10, "/refusals/" + url.PathEscape(evil): 8, "/audit": 10, "/instructions": 2, "/instructions/1": 3, "/anchors": 2, "/verdicts": 3,
 		"/instructions?enrolee=" + url.QueryEscape(evil): 1, "/verdicts?enrolee=" + url.QueryEscape(evil): 1,
 		"/instructions/new?flavour=a&name=" + url.QueryEscape(evil): 1,

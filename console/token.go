@@ -21,7 +21,8 @@ const (
 	sessionTime     = 8 * time.Hour   // of a browser
 	tokenPrefix     = "muster_"       // so that a leaked one is recognized
 	sessionCookie   = "__Host-muster" // only over HTTPS, only for this host
-	tokenSecretSize = 32              // octets
+	shownCookie     = "__Host-muster-shown"
+	tokenSecretSize = 32 // octets
 )
 
 // A tokenUse is what a token is good for.
@@ -74,8 +75,8 @@ func (t *tokens) issue(made token, now time.Time) (string, error) {
 	return secret, nil
 }
 
-// take returns the token with a secret, and forgets it if it is good for once.
-func (t *tokens) take(secret string, use tokenUse, now time.Time) (token, bool) {
+// find returns the token with a secret.
+func (t *tokens) find(secret string, use tokenUse, now time.Time) (token, bool) {
 	hash := sha256.Sum256([]byte(secret))
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,17 +84,17 @@ func (t *tokens) take(secret string, use tokenUse, now time.Time) (token, bool) 
 	if !ok || found.use != use || !now.Before(found.until) {
 		return token{}, false
 	}
-	if use == signInToken {
-		delete(t.kept, hash)
-	}
 	return found, true
 }
 
-// revoke forgets a token, if there is one.
-func (t *tokens) revoke(secret string) {
+// revoke forgets a token, and reports whether there was one.
+func (t *tokens) revoke(secret string) bool {
+	hash := sha256.Sum256([]byte(secret))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.kept, sha256.Sum256([]byte(secret)))
+	_, ok := t.kept[hash]
+	delete(t.kept, hash)
+	return ok
 }
 
 // A presented token is what a request has.

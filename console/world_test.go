@@ -45,6 +45,8 @@ type world struct {
 	identities map[string]*mustertest.Identity // by name under example.com
 }
 
+const nobody = "//nobody.example/"
+
 const tenantScope = "//tenant.example/"
 
 func newWorld(t *testing.T) *world {
@@ -172,6 +174,9 @@ func (w *world) sources() Sources {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.orders = append(w.orders, order)
+			if order.Prefix == nobody {
+				return Queued{}, nil
+			}
 			return Queued{1}, nil
 		},
 		Reload: w.reload,

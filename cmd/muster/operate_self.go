@@ -134,8 +134,8 @@ func (o *operatorFlags) newSignInCommand() *cobra.Command {
 		Use:   "sign-in",
 		Short: "Print a link that lets a browser in, once",
 		Long: `Print a link that lets a browser in with the caller's rights or fewer. It is good
-for one use within two minutes. Whoever opens it first is signed in, so give it to
-nobody else. The function's certificate has to be one that the browser accepts.`,
+for one use within two minutes, and shows as whom it signs in before it does.
+Whoever opens it first is signed in, so give it to nobody else. The function's certificate has to be one that the browser accepts.`,
 		Args: cobra.NoArgs,
 		RunE: o.at(func(ctx context.Context, d *desk, _ []string) error {
 			asked, err := roleOf(role)
