@@ -65,26 +65,22 @@ func bindEnrolment(e mef.Enrolment, target muster.FQDN) []string {
 }
 
 func (s *Store) createEnrolment(e mef.Enrolment, rows []enrolmentRow, maxLive int) (mef.Enrolment, error) {
-	stored, found, err := s.storedEnrolment(e.KeID)
-	switch {
-	case err != nil:
-		return mef.Enrolment{}, err
-	case found && !sameEnrolment(stored, e):
-		return mef.Enrolment{}, fmt.Errorf("%w: %s", mef.ErrConflict, e.KeID)
-	case found:
-		return stored, nil
-	}
+	enrolee, keID := e.EnroleeID.String(), archive.KeIDOctets(e.KeID)
 	var newest int64
+	var known bool
 	var live int
-	enrolee := e.EnroleeID.String()
-	if err := s.write.enrolleeState.QueryRow(e.Created.Unix(), enrolee).Scan(&newest, &live); err != nil {
+	if err := s.write.enrolleeState.QueryRow(enrolee, e.Created.Unix(), keID).Scan(&newest, &known, &live); err != nil {
 		return mef.Enrolment{}, err
 	}
-	if live >= maxLive {
+	switch {
+	case known:
+		return s.replayed(e)
+	case live >= maxLive:
 		return mef.Enrolment{}, fmt.Errorf("%w: %s has %d", mef.ErrTooMany, e.EnroleeID, live)
 	}
 	e.Generation = newest + 1
 	if s.replaced(rows[0].dataKey) { // the others are as new
+		var err error
 		if _, rows, err = s.sealEnrolment(e); err != nil {
 			return mef.Enrolment{}, err
 		}
@@ -95,24 +91,37 @@ func (s *Store) createEnrolment(e mef.Enrolment, rows []enrolmentRow, maxLive in
 				return mef.Enrolment{}, err
 			}
 		}
-		n, err := changed(s.write.insertEnrolment.Exec(archive.KeIDOctets(e.KeID), row.maf, enrolee, e.Generation,
+		n, err := changed(s.write.insertEnrolment.Exec(keID, row.maf, enrolee, e.Generation,
 			e.Session[:], e.Certificate[:], row.dataKey, row.sealed, e.Created.Unix(), e.Expires.Unix()))
 		if err != nil || n != 1 {
 			return mef.Enrolment{}, errors.Join(fmt.Errorf("insert an enrolment: %d rows", n), err)
 		}
 	}
+	var err error
 	if oldest := e.Generation - int64(maxLive); oldest > 0 {
 		_, err = s.write.forgetUnfetched.Exec(enrolee, oldest)
 	}
 	return e, err
 }
 
+// replayed returns what is stored under the KeID of an enrolment, if that is the same one.
+func (s *Store) replayed(e mef.Enrolment) (mef.Enrolment, error) {
+	stored, err := s.storedEnrolment(e.KeID)
+	if err == nil && !sameEnrolment(stored, e) {
+		err = fmt.Errorf("%w: %s", mef.ErrConflict, e.KeID)
+	}
+	if err != nil {
+		return mef.Enrolment{}, err
+	}
+	return stored, nil
+}
+
 // storedEnrolment puts an enrolment together from the rows of its targets. Its
 // Ke is absent if it is erased for all of them.
-func (s *Store) storedEnrolment(id muster.KeID) (e mef.Enrolment, found bool, err error) {
+func (s *Store) storedEnrolment(id muster.KeID) (e mef.Enrolment, err error) {
 	rows, err := s.write.enrolmentRows.Query(archive.KeIDOctets(id))
 	if err != nil {
-		return mef.Enrolment{}, false, err
+		return mef.Enrolment{}, err
 	}
 	defer rows.Close()
 	var targets []muster.FQDN
@@ -121,21 +130,21 @@ func (s *Store) storedEnrolment(id muster.KeID) (e mef.Enrolment, found bool, er
 		var target string
 		var r scannedEnrolment
 		if err := rows.Scan(append([]any{&target}, r.columns()...)...); err != nil {
-			return mef.Enrolment{}, false, err
+			return mef.Enrolment{}, err
 		}
 		maf, err := muster.ParseFQDN(target)
 		if err != nil {
-			return mef.Enrolment{}, false, err
+			return mef.Enrolment{}, err
 		}
 		if e, err = s.assembleEnrolment(id, maf, r); err != nil {
-			return mef.Enrolment{}, false, err
+			return mef.Enrolment{}, err
 		}
 		if targets = append(targets, maf); !e.Ke.IsZero() {
 			ke = e.Ke
 		}
 	}
 	e.Targets, e.Ke = targets, ke
-	return e, len(targets) > 0, rows.Err()
+	return e, rows.Err()
 }
 
 // A scannedEnrolment holds the columns of a row that depend on no type of Muster.
@@ -225,8 +234,7 @@ func (s *Store) EnrolmentOf(ctx context.Context, enrolee muster.EnroleeID, sessi
 		if err != nil {
 			return mef.Enrolment{}, err
 		}
-		e, _, err := s.storedEnrolment(id)
-		return e, err
+		return s.storedEnrolment(id)
 	})
 }
 

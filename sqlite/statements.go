@@ -86,8 +86,9 @@ func (w *writeStatements) all() []statement {
 		{&w.enrolmentRows, `SELECT maf_id, enrolee_id, generation, session, certificate, data_key, sealed, created, expires
 			FROM enrolment WHERE ke_id = ? ORDER BY maf_id`},
 		{&w.enrolmentOf, "SELECT ke_id FROM enrolment WHERE enrolee_id = ? AND session = ? AND +expires > ? LIMIT 1"},
-		{&w.enrolleeState, `SELECT coalesce(max(generation), 0), count(DISTINCT CASE WHEN expires > ? AND fetches > 0 THEN generation END)
-			FROM enrolment WHERE enrolee_id = ?`},
+		{&w.enrolleeState, `SELECT coalesce(max(generation), 0), EXISTS (SELECT 1 FROM enrolment WHERE ke_id = ?3),
+			(SELECT count(DISTINCT generation) FROM enrolment WHERE enrolee_id = ?1 AND +expires > ?2 AND fetches > 0)
+			FROM enrolment WHERE enrolee_id = ?1`},
 		{&w.insertEnrolment, `INSERT INTO enrolment
 			(ke_id, maf_id, enrolee_id, generation, session, certificate, data_key, sealed, state, created, expires)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)`},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"muster"
 	"muster/maf"
@@ -16,6 +17,16 @@ import (
 // maxBatch is how many writes share a commit. More would make the first wait
 // longer and gains nothing.
 const maxBatch = 512
+
+// A batch of fewer than company waits up to maxWait for more, since a commit costs as
+// much as several writes do: of an enrolment over TLS that spares a twentieth. After
+// a wait in vain the next batches go at once, first one, then twice as many each
+// time up to maxHaste: who writes alone does not wait.
+const (
+	company  = 8
+	maxWait  = 4 * time.Millisecond
+	maxHaste = 64
+)
 
 // A task is one write. It checks before it writes: if it returns a sentinel of a
 // contract it has changed nothing. It may run twice.
@@ -108,12 +119,60 @@ func (w *writer) enqueue(t task, busy error) error {
 func (w *writer) loop() {
 	defer close(w.stopped)
 	batch := make([]task, 0, maxBatch)
+	var wait patience
 	for first := range w.queue {
 		batch = w.gather(append(batch, first))
+		if wait.pays(len(batch)) {
+			few := len(batch)
+			batch = w.await(batch)
+			wait.learn(len(batch) > few)
+		}
 		w.commit(batch)
 		clear(batch)
 		batch = batch[:0]
 	}
+}
+
+// A patience decides whether a batch waits for company.
+type patience struct {
+	haste int // how many batches went at once after the last wait in vain; 0 if it was not in vain
+	left  int // of these, how many still have to come
+}
+
+func (p *patience) pays(batch int) bool {
+	if batch >= company || p.left > 0 {
+		p.left = max(0, p.left-1)
+		return false
+	}
+	return true
+}
+
+func (p *patience) learn(gained bool) {
+	if gained {
+		*p = patience{}
+		return
+	}
+	p.haste = min(max(1, 2*p.haste), maxHaste)
+	p.left = p.haste
+}
+
+// await adds to a batch what comes until it has company enough or has waited long
+// enough.
+func (w *writer) await(batch []task) []task {
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	for len(batch) < company {
+		select {
+		case t, ok := <-w.queue:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, t)
+		case <-timer.C:
+			return batch
+		}
+	}
+	return w.gather(batch)
 }
 
 // gather adds to a batch what waits already.

@@ -111,6 +111,57 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
+// A batch waits for company, and ends the wait when it has enough or the queue is closed.
+func TestBatchWaitsForCompany(t *testing.T) {
+	t.Parallel()
+	w := writer{queue: make(chan task, 2*company)}
+	for range company + 1 {
+		w.queue <- task{}
+	}
+	if batch := w.await(make([]task, 1)); len(batch) != company+2 {
+		t.Errorf("%d in the batch, want all %d that were there", len(batch), company+2)
+	}
+	go func() {
+		w.queue <- task{}
+		close(w.queue)
+	}()
+	if batch := w.await(make([]task, company-2)); len(batch) > company-1 {
+		t.Errorf("%d in the batch after the last came", len(batch))
+	}
+	if batch := w.await(nil); len(batch) > 1 {
+		t.Errorf("%d in the batch after the end", len(batch))
+	}
+}
+
+// Who writes alone does not wait, and it is found out again and again whether it is so.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	var p patience
+	waits := func(batches int) (n int) {
+		for range batches {
+			if p.pays(1) {
+				p.learn(false)
+				n++
+			}
+		}
+		return n
+	}
+	if n := waits(10 * maxHaste); n < 10 || n > 20 {
+		t.Errorf("%d of %d lone writes wait", n, 10*maxHaste)
+	}
+	for !p.pays(1) {
+	}
+	p.learn(true)
+	for range 100 {
+		if !p.pays(company - 1) {
+			t.Fatal("a batch does not wait although waiting pays")
+		}
+		if p.learn(true); p.pays(company) {
+			t.Fatal("a batch waits that has company enough")
+		}
+	}
+}
+
 // A caller that gives up does not take its write with it, and Close waits for it.
 func TestCancelledWriteIsDone(t *testing.T) {
 	t.Parallel()
