@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,7 +33,7 @@ type entrance struct {
 	threshold threshold
 	crowd     crowd
 	busy      atomic.Uint64 // handshakes that the function had no capacity for
-	guests    sync.WaitGroup
+	guests    staff
 }
 
 // acceptTLS takes connections until the listener is closed. Connections beyond
