@@ -9,6 +9,7 @@ package binding
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -60,9 +61,11 @@ const (
 // A Server answers HTTP requests on connections given to it one by one. Its
 // methods may be called by several goroutines.
 type Server struct {
-	config Config
-	http1  *door
-	http2  *door
+	config   Config
+	http1    *door
+	http2    *door
+	stopping context.Context // ends with Shutdown
+	stop     context.CancelFunc
 }
 
 // A door is net/http for the connections that speak one version of HTTP. There is
@@ -84,6 +87,7 @@ func NewServer(c Config) *Server {
 	c.ReadTimeout = orDefault(c.ReadTimeout, defaultReadTimeout)
 	c.IdleTimeout = orDefault(c.IdleTimeout, defaultIdleTimeout)
 	s := &Server{config: c}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	var version1, version2 http.Protocols
 	version1.SetHTTP1(true)
 	version2.SetUnencryptedHTTP2(true) // what net/http takes a connection for that is not its own TLS
@@ -143,10 +147,17 @@ func (d *door) serve() error {
 	return nil
 }
 
-// Handle gives a connection to the server, which closes it in the end; it is served
-// by HTTP/2 if that is its Protocol. Without a running Serve it blocks. After
-// Shutdown it closes the connection and returns ErrServerClosed.
+// Handle gives a connection to the server once its peer has begun to ask, and closes
+// it if the peer leaves or does not begin within ReadTimeout; the server closes it in
+// the end. It is served by HTTP/2 if that is its Protocol. Without a running Serve it
+// blocks. After Shutdown it closes the connection and returns ErrServerClosed.
+//
+// Many a device asks nothing: it has what it came for after the handshake. To set
+// net/http up for it would be a twentieth of its enrolment.
 func (s *Server) Handle(c *handshake.Conn) error {
+	if err := s.awaitRequest(c); err != nil {
+		return errors.Join(err, c.Close())
+	}
 	entrance := s.http1
 	if c.Protocol == handshake.ProtocolHTTP2 {
 		entrance = s.http2
@@ -157,11 +168,45 @@ func (s *Server) Handle(c *handshake.Conn) error {
 	return nil
 }
 
+// awaitRequest returns when the first octet has come.
+func (s *Server) awaitRequest(c *handshake.Conn) error {
+	if err := c.SetReadDeadline(time.Now().Add(s.config.ReadTimeout)); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(s.stopping, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	first := &begun{Conn: c.Conn}
+	if _, err := io.ReadFull(c.Conn, first.octet[:]); err != nil {
+		if s.stopping.Err() != nil {
+			return ErrServerClosed
+		}
+		return err
+	}
+	c.Conn = first
+	return nil
+}
+
+// A begun is a connection whose first octet was read and is read again.
+type begun struct {
+	net.Conn
+	octet [1]byte
+	again bool // used by the reader alone
+}
+
+func (c *begun) Read(b []byte) (int, error) {
+	if c.again || len(b) == 0 {
+		return c.Conn.Read(b)
+	}
+	c.again = true
+	return copy(b, c.octet[:]), nil
+}
+
 // Shutdown takes no more connections, waits until the running requests are
 // answered and closes all connections; when ctx ends first, it closes them at
 // once and returns the context's error. Connections that were upgraded are no
 // longer the server's.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
 	var both errgroup.Group
 	both.Go(func() error { return s.http1.shutdown(ctx) })
 	both.Go(func() error { return s.http2.shutdown(ctx) })
