@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"muster"
 )
 
 // A data key is replaced before random nonces could repeat under it, and once a
@@ -32,9 +34,14 @@ type dataKeys struct {
 	known sync.Map // of the numbers that the sealer knows
 }
 
+const (
+	selectDataKeys = "SELECT id, wrapped FROM data_key ORDER BY id"
+	selectDataKey  = "SELECT id, wrapped FROM data_key WHERE id = $1"
+)
+
 // loadDataKeys gives every data key to the sealer.
 func (s *Store) loadDataKeys(ctx context.Context, conn *pgx.Conn) error {
-	n, err := s.learn(ctx, conn, "SELECT id, wrapped FROM data_key ORDER BY id")
+	n, err := s.learn(ctx, conn, selectDataKeys)
 	if err == nil && n == 0 {
 		err = fmt.Errorf("%w: it has no data key", ErrForeign)
 	}
@@ -42,7 +49,9 @@ func (s *Store) loadDataKeys(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // learn gives the data keys of a query to the sealer and returns their number.
-func (s *Store) learn(ctx context.Context, conn *pgx.Conn, query string, args ...any) (int, error) {
+func (s *Store) learn(ctx context.Context, conn interface {
+	Query(ctx context.Context, query string, args ...any) (pgx.Rows, error)
+}, query string, args ...any) (int, error) {
 	rows, err := conn.Query(ctx, query, args...)
 	if err != nil {
 		return 0, err
@@ -53,7 +62,7 @@ func (s *Store) learn(ctx context.Context, conn *pgx.Conn, query string, args ..
 	_, err = pgx.ForEachRow(rows, []any{&id, &wrapped}, func() error {
 		n++
 		if err := s.sealer.UseDataKey(id, wrapped); err != nil {
-			return err
+			return muster.Refuse(muster.CodeStoreFailed, "%w", err)
 		}
 		s.keys.known.Store(id, true)
 		return nil
@@ -152,16 +161,10 @@ func (s *Store) book(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	if seals+reserved > maxSeals || s.tooOld(created) {
-		wrapped, err := s.sealer.NewDataKey(id + 1)
-		if err != nil {
-			return err
-		}
-		_, err = conn.Exec(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING",
-			id+1, wrapped, s.now().Unix())
-		return err
+		return s.addDataKey(ctx, conn, id)
 	}
 	if _, known := s.keys.known.Load(id); !known {
-		if _, err := s.learn(ctx, conn, "SELECT id, wrapped FROM data_key WHERE id = $1", id); err != nil {
+		if _, err := s.learn(ctx, conn, selectDataKey, id); err != nil {
 			return err
 		}
 	}
@@ -170,6 +173,82 @@ func (s *Store) book(ctx context.Context, conn *pgx.Conn) error {
 		s.keys.id, s.keys.left, s.keys.created = id, reserved, created
 	}
 	return err
+}
+
+// addDataKey adds the data key after the one that is the newest, unless another
+// Store has. It is wrapped as that one is: see RewrapDataKeys, which this keeps
+// waiting, or waits for. A Store whose root key is not the database's adds none.
+func (s *Store) addDataKey(ctx context.Context, conn *pgx.Conn, newest uint32) error {
+	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT 1 FROM muster_schema WHERE one = 1 FOR SHARE"); err != nil {
+			return err
+		}
+		if _, err := s.learn(ctx, tx, selectDataKey, newest); err != nil {
+			return err
+		}
+		wrapped, err := s.sealer.NewDataKey(newest + 1)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING",
+			newest+1, wrapped, s.now().Unix())
+		return err
+	})
+}
+
+// RewrapDataKeys wraps every data key of a database anew by the first root key of
+// the sealer, in one transaction, and returns their number. Stores may have the
+// database open: what they have unwrapped stays good, and no data key is added
+// meanwhile. Those that do not have the new root key go on until a data key is added,
+// by whomever, and from then on refuse what needs it with CodeStoreFailed.
+func RewrapDataKeys(ctx context.Context, connection string, sealer interface {
+	Rewrap(id uint32, wrapped []byte) ([]byte, error)
+}) (n int, err error) {
+	conn, err := connectOnce(ctx, connection)
+	if err == nil {
+		defer conn.Close(context.WithoutCancel(ctx))
+		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			n, err = rewrap(ctx, tx, sealer.Rewrap)
+			return err
+		})
+	}
+	if err != nil {
+		return 0, fmt.Errorf("wrap the data keys: %w", err)
+	}
+	return n, nil
+}
+
+func rewrap(ctx context.Context, tx pgx.Tx, anew func(id uint32, wrapped []byte) ([]byte, error)) (int, error) {
+	if err := checkVersion(ctx, tx); err != nil {
+		return 0, err
+	}
+	// The statements after this one see what those have added that held the row.
+	if _, err := tx.Exec(ctx, "SELECT 1 FROM muster_schema WHERE one = 1 FOR UPDATE"); err != nil {
+		return 0, err
+	}
+	rows, err := tx.Query(ctx, selectDataKeys)
+	if err != nil {
+		return 0, err
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowToStructByPos[wrappedDataKey])
+	if err != nil {
+		return 0, err
+	}
+	for _, key := range keys {
+		wrapped, err := anew(key.ID, key.Wrapped)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := tx.Exec(ctx, "UPDATE data_key SET wrapped = $2 WHERE id = $1", key.ID, wrapped); err != nil {
+			return 0, err
+		}
+	}
+	return len(keys), nil
+}
+
+type wrappedDataKey struct {
+	ID      uint32
+	Wrapped []byte
 }
 
 // A record is a sealed key as a row holds it: both parts or none.
@@ -195,7 +274,7 @@ func (s *Store) learnKeys(ctx context.Context, conn *pgx.Conn, records ...record
 		if _, known := s.keys.known.Load(*r.dataKey); known {
 			continue
 		}
-		if _, err := s.learn(ctx, conn, "SELECT id, wrapped FROM data_key WHERE id = $1", *r.dataKey); err != nil {
+		if _, err := s.learn(ctx, conn, selectDataKey, *r.dataKey); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,9 @@
 package seal
 
 import (
+	"cmp"
 	"crypto/cipher"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,18 +51,22 @@ type Sealer struct {
 	older  []*Root
 	random io.Reader
 
-	mu   sync.RWMutex
-	keys map[uint32]dataKey // guarded by mu
+	mu     sync.RWMutex
+	keys   map[uint32]dataKey // guarded by mu, as the next two
+	newest uint32             // the highest number among them
+	under  *Root              // that has wrapped the newest, as it was last put to use
 }
 
-// A dataKey is one unwrapped data key, and the form in which the store keeps it.
+// A dataKey is one unwrapped data key, and its digest, which tells it from another
+// under the same number.
 type dataKey struct {
-	aead    cipher.AEAD
-	wrapped [wrappedSize]byte
+	aead   cipher.AEAD
+	digest [sha256.Size]byte
 }
 
-// New returns a Sealer without data keys. New data keys are wrapped by root, and
-// those that one of the older root keys has wrapped can be put to use as well. The
+// New returns a Sealer without data keys. Those that root or one of the older root
+// keys has wrapped can be put to use. A new data key is wrapped as the newest is, so
+// that Rewrap alone makes a store change its root key: by root if there is none. The
 // random source must be one that many goroutines may read at once, as
 // crypto/rand.Reader is.
 func New(root *Root, random io.Reader, older ...*Root) *Sealer {
@@ -72,7 +78,7 @@ func (s *Sealer) Format(f fmt.State, _ rune) {
 	_, _ = io.WriteString(f, "sealer under "+s.root.String())
 }
 
-// NewDataKey draws the data key with a number and returns it wrapped by the root
+// NewDataKey draws the data key with a number and returns it wrapped by a root
 // key: version ‖ root key identifier ‖ nonce ‖ ciphertext ‖ tag, 69 octets. It is
 // not in use before UseDataKey, so that the store can make it durable first.
 func (s *Sealer) NewDataKey(id uint32) ([]byte, error) {
@@ -81,28 +87,31 @@ func (s *Sealer) NewDataKey(id uint32) ([]byte, error) {
 	if _, err := io.ReadFull(s.random, octets[:]); err != nil {
 		return nil, fmt.Errorf("draw data key %d: %w", id, err)
 	}
-	return s.wrap(id, octets[:])
+	s.mu.RLock()
+	root := cmp.Or(s.under, s.root)
+	s.mu.RUnlock()
+	return s.wrap(root, id, octets[:])
 }
 
-func (s *Sealer) wrap(id uint32, octets []byte) ([]byte, error) {
-	wrapped := append(append(make([]byte, 0, wrappedSize), version), s.root.id[:]...)
+func (s *Sealer) wrap(root *Root, id uint32, octets []byte) ([]byte, error) {
+	wrapped := append(append(make([]byte, 0, wrappedSize), version), root.id[:]...)
 	wrapped = wrapped[:len(wrapped)+nonceSize]
 	nonce := wrapped[1+rootIDSize:]
 	if _, err := io.ReadFull(s.random, nonce); err != nil {
 		return nil, fmt.Errorf("draw a nonce for data key %d: %w", id, err)
 	}
-	return s.root.aead.Seal(wrapped, nonce, octets, s.root.associated(id)), nil
+	return root.aead.Seal(wrapped, nonce, octets, root.associated(id)), nil
 }
 
 // Rewrap returns a data key, which any of the root keys has wrapped, wrapped anew
 // by the first of them. The errors are those of UseDataKey.
 func (s *Sealer) Rewrap(id uint32, wrapped []byte) ([]byte, error) {
-	octets, err := s.unwrap(id, wrapped)
+	octets, _, err := s.unwrap(id, wrapped)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(octets)
-	return s.wrap(id, octets)
+	return s.wrap(s.root, id, octets)
 }
 
 func (r *Root) associated(id uint32) []byte {
@@ -110,32 +119,36 @@ func (r *Root) associated(id uint32) []byte {
 }
 
 // UseDataKey unwraps a data key, after which Seal and Open know its number. The
-// same key may be put to use again; another one under a number in use is an
+// same key may be put to use again, also when Rewrap has changed its form; another one under a number in use is an
 // error that wraps ErrDataKey. So is a damaged one, and ErrRoot is wrapped if
 // another root key wrapped it.
 func (s *Sealer) UseDataKey(id uint32, wrapped []byte) error {
-	octets, err := s.unwrap(id, wrapped)
+	octets, root, err := s.unwrap(id, wrapped)
 	if err != nil {
 		return err
 	}
 	defer clear(octets)
+	digest := sha256.Sum256(octets)
 	aead, err := newAEAD(octets)
 	if err != nil {
 		return fmt.Errorf("%w: data key %d: %w", ErrDataKey, id, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known, ok := s.keys[id]; ok && known.wrapped != [wrappedSize]byte(wrapped) {
+	if known, ok := s.keys[id]; ok && known.digest != digest {
 		return fmt.Errorf("%w: number %d is in use, perhaps by another store", ErrDataKey, id)
 	}
-	s.keys[id] = dataKey{aead, [wrappedSize]byte(wrapped)}
+	s.keys[id] = dataKey{aead, digest}
+	if id >= s.newest {
+		s.newest, s.under = id, root
+	}
 	return nil
 }
 
-// unwrap returns the octets of a data key.
-func (s *Sealer) unwrap(id uint32, wrapped []byte) ([]byte, error) {
+// unwrap returns the octets of a data key, and the root key that has wrapped it.
+func (s *Sealer) unwrap(id uint32, wrapped []byte) ([]byte, *Root, error) {
 	if len(wrapped) != wrappedSize || wrapped[0] != version {
-		return nil, fmt.Errorf("%w: data key %d has a format that is not known", ErrDataKey, id)
+		return nil, nil, fmt.Errorf("%w: data key %d has a format that is not known", ErrDataKey, id)
 	}
 	rootID, rest := [rootIDSize]byte(wrapped[1:]), wrapped[1+rootIDSize:]
 	root := s.root
@@ -145,13 +158,13 @@ func (s *Sealer) unwrap(id uint32, wrapped []byte) ([]byte, error) {
 		}
 	}
 	if rootID != root.id {
-		return nil, fmt.Errorf("%w: data key %d is wrapped by root key %x, and this is %s", ErrRoot, id, rootID, root.ID())
+		return nil, nil, fmt.Errorf("%w: data key %d is wrapped by root key %x, and this is %s", ErrRoot, id, rootID, root.ID())
 	}
 	octets, err := root.aead.Open(nil, rest[:nonceSize], rest[nonceSize:], root.associated(id))
 	if err != nil {
-		return nil, fmt.Errorf("%w: data key %d is damaged", ErrDataKey, id)
+		return nil, nil, fmt.Errorf("%w: data key %d is damaged", ErrDataKey, id)
 	}
-	return octets, nil
+	return octets, root, nil
 }
 
 // Seal returns version ‖ nonce ‖ ciphertext ‖ tag, 61 octets for a key of 32. The

@@ -158,6 +158,53 @@ func TestDataKeys(t *testing.T) {
 	}
 }
 
+// A store changes its root key when its data keys are wrapped anew, and not before.
+func TestRewrap(t *testing.T) {
+	t.Parallel()
+	root := func(fill byte) *seal.Root {
+		r, err := seal.NewRoot(bytes.Repeat([]byte{fill}, seal.RootSize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	older, newer := root(1), root(2)
+	opens := func(what string, id uint32, wrapped []byte, by, not *seal.Root) {
+		t.Helper()
+		if err := seal.New(by, rand.Reader).UseDataKey(id, wrapped); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := seal.New(not, rand.Reader).UseDataKey(id, wrapped); !errors.Is(err, seal.ErrRoot) {
+			t.Errorf("%s, under the other root key: %v", what, err)
+		}
+	}
+	one, err1 := seal.New(older, rand.Reader).NewDataKey(1)
+	s := seal.New(newer, rand.Reader, older)
+	err2 := s.UseDataKey(1, one)
+	two, err3 := s.NewDataKey(2)
+	anew, err4 := s.Rewrap(1, one)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+	opens("a data key that is drawn before", 2, two, older, newer)
+	opens("a data key that is wrapped anew", 1, anew, newer, older)
+	if err := s.UseDataKey(1, anew); err != nil {
+		t.Errorf("a data key in its new form: %v", err)
+	}
+	if two, err := s.NewDataKey(2); err != nil {
+		t.Error(err)
+	} else {
+		opens("a data key that is drawn after", 2, two, newer, older)
+	}
+	first, err := s.NewDataKey(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.UseDataKey(1, first); !errors.Is(err, seal.ErrDataKey) {
+		t.Errorf("another data key under a number in use: %v", err)
+	}
+}
+
 func TestRandomnessFails(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")

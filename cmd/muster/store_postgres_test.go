@@ -61,6 +61,30 @@ func TestStoreGoesToPostgreSQLAndBack(t *testing.T) {
 	wantText(run(exitOK, "check", "--config", database), "0 sealed keys")
 	wantText(run(exitOK, "withdraw", "--config", back), "withdrawn: 1 enrolments")
 	wantText(run(exitOK, "check", "--config", database, "--file", before), one)
+
+	// A root key is drawn ahead; a rotation is cut off before its end, done again, and followed by a second.
+	root, next := w.mef.Store.RootKey, w.mef.Store.RootKey+nextRootSuffix
+	old, err := os.ReadFile(root)
+	must(t, err)
+	wantText(run(exitOK, "rotate-root", "--draw", "--config", database), "is the new root key")
+	wantText(run(exitUsage, "rotate-root", "--draw", "--config", database), "exists")
+	wantText(run(exitOK, "check", "--config", database), "0 problems")
+	config, err := readStoreConfig(database)
+	must(t, err)
+	if n, err := rewrapDataKeys(t.Context(), config); n != 1 || err != nil {
+		t.Errorf("%d data keys wrapped, %v", n, err)
+	}
+	wantText(run(exitOK, "check", "--config", database), "0 problems")
+	for range 2 {
+		wantText(run(exitOK, "rotate-root", "--config", database), "1 data keys")
+		wantText(run(exitOK, "check", "--config", database), "0 problems")
+		if _, err := os.Stat(next); err == nil {
+			t.Errorf("%s is left", next)
+		}
+	}
+	must(t, os.WriteFile(root, old, 0o600))
+	wantText(run(exitUsage, "check", "--config", database), "wrong root key")
+	wantText(run(exitUsage, "rotate-root", "--config", database), "wrong root key")
 }
 
 // lines returns those of an archive but for its first and last.
