@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -68,6 +69,7 @@ func TestOverload(t *testing.T) {
 			must(t, s.ask(t.Context(), session)) // without a first request, it does not last
 			before := s.mef.mustFootprint(t)
 			if long {
+				stepBack(t)
 				s.measure(t, session)
 			} else {
 				s.burst(t)
@@ -83,6 +85,19 @@ func TestOverload(t *testing.T) {
 			}
 			s.nothingLost(t)
 		})
+	}
+}
+
+// stepBack lets the processes that this one has started go first where there are too
+// few processors for all. Threads inherit what the thread has that starts them.
+func stepBack(t *testing.T) {
+	t.Helper()
+	threads, err := os.ReadDir("/proc/self/task")
+	must(t, err)
+	for _, thread := range threads {
+		id, err := strconv.Atoi(thread.Name())
+		must(t, err)
+		_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, 15) // it may have ended
 	}
 }
 
@@ -215,6 +230,9 @@ func (s *stampede) measure(t *testing.T, session enrolee.Conn) {
 	t.Logf("overload: %+v", under)
 	t.Logf("%.1f times as many came, %.2f got through, for each second of CPU %.2f; refused %v; %d of %d requests of a session were answered",
 		float64(came)/float64(peak.enrolled), float64(under.enrolled)/float64(peak.enrolled), ratio, s.refused, answered, asked)
+	if s.strange != nil {
+		t.Errorf("a device would not come back: %v", s.strange)
+	}
 	if 2*under.enrolled < peak.enrolled { // the devices take most of the processors
 		t.Errorf("in overload, %d of %d get through", under.enrolled, peak.enrolled)
 	}
@@ -315,7 +333,7 @@ func (d sourcedDialer) DialMEF(ctx context.Context) (enrolee.Conn, error) {
 func (d sourcedDialer) dialDatagrams(ctx context.Context) (enrolee.Conn, error) {
 	socket, err := (&net.Dialer{LocalAddr: &net.UDPAddr{IP: d.from}}).DialContext(ctx, "udp", d.s.mef.addresses["dtls"])
 	if err != nil {
-		return nil, err
+		return nil, muster.Refuse(muster.CodeUnreachable, "%w", err)
 	}
 	client, err := dtls12.NewClient(dtls12.Config{Name: d.config.Name, Identity: d.config.Identity, Verify: unstapled(d.config)})
 	if err != nil {

@@ -136,7 +136,7 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 	if err != nil {
 		return configErrorf("listen.dtls: %v", err)
 	}
-	if s.dtls, err = dtls12.NewListener(socket, dtls12.Limits{}); err != nil {
+	if s.dtls, err = dtls12.NewListener(socket, dtls12.Limits{Crowded: s.turns.crowded}); err != nil {
 		return configErrorf("listen.dtls: %v", err)
 	}
 	s.closers = append(s.closers, s.dtls.Close)

@@ -107,6 +107,14 @@ func (t *turnstile) wait(first bool) error {
 	return <-turn
 }
 
+// crowded reports whether the oldest newcomer has waited so long that further ones had
+// better not come.
+func (t *turnstile) crowded() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.newcomers) > 0 && time.Since(t.newcomers[0].came) > maxDelay
+}
+
 // next passes a turn that has ended on.
 func (t *turnstile) next() {
 	t.mu.Lock()

@@ -232,3 +232,29 @@ func TestShedConnectionIsClosed(t *testing.T) {
 		}
 	})
 }
+
+// TestCrowded has newcomers kept away once the oldest has waited for too long.
+func TestCrowded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		stile := newTurnstile(1)
+		must(t, stile.wait(true))
+		check := func(crowded bool, when string) {
+			t.Helper()
+			synctest.Wait()
+			if stile.crowded() != crowded {
+				t.Errorf("crowded is %v %s", !crowded, when)
+			}
+		}
+		time.Sleep(2 * maxDelay)
+		check(false, "without newcomers")
+		turn := make(chan error)
+		go func() { turn <- stile.wait(true) }()
+		check(false, "as soon as one waits")
+		time.Sleep(maxDelay + 1)
+		check(true, "when one has waited too long")
+		stile.next()
+		must(t, <-turn)
+		check(false, "when all have had their turn")
+	})
+}

@@ -82,6 +82,13 @@ func (a *attempt) reason() error {
 	return a.refusal
 }
 
+// silent reports whether the peer is not told of a failure, since it is to come back:
+// this side had no capacity, or no time. It would take a fatal alert for a refusal.
+func (a *attempt) silent() bool {
+	reason := a.reason()
+	return muster.CodeOf(reason).Temporary() || reason == nil && a.ctx.Err() != nil
+}
+
 // identity returns our certificate when the handshake needs it.
 func (a *attempt) identity() (*tls.Certificate, error) {
 	certificate, err := a.config.Identity()

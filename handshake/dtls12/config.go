@@ -78,8 +78,9 @@ type Config struct {
 	// Turn, if set, is called before a server computes what costs: with first set
 	// before its first asymmetric operation, or its search for a key, and then
 	// before it judges the peer's chain. It may wait. It returns what ends the turn,
-	// or the reason to give the handshake up; a temporary one is kept from the peer, who is to come back when its handshake has timed out. The context is
-	// that of the handshake.
+	// or the reason to give the handshake up; a temporary one is kept from the peer,
+	// who is to come back when its handshake has timed out. The context is that of the
+	// handshake.
 	Turn func(ctx context.Context, first bool) (leave func(), err error)
 	// FlightInterval is the first interval after which a lost flight is repeated;
 	// it doubles from there. Zero means DefaultFlightInterval.

@@ -18,10 +18,13 @@ const (
 	recordHandshake = 22
 	typeClientHello = 1
 	typeServerHello = 2
+	typeHelloVerify = 3    // HelloVerifyRequest
 	maxHello        = 4096 // octets; the hellos of the peers we know have 100 to 500
 	majorVersion    = 0xfe
 	version12       = 0xfefd
+	versionSize     = 2  // octets
 	randomSize      = 32 // octets
+	maxSession      = 32 // octets
 
 	extensionServerName           = 0  // RFC 6066 3
 	extensionExtendedMasterSecret = 23 // RFC 7627 5.1
@@ -87,39 +90,35 @@ func (r record) fragments() iter.Seq[fragment] {
 	}
 }
 
-// has reports whether a record has a part of a message of a kind.
-func (r record) has(kind byte) bool {
-	for f := range r.fragments() {
-		if f.kind == kind {
-			return true
-		}
-	}
-	return false
-}
-
 func uint24(b []byte) int { return int(b[0])<<16 | int(b[1])<<8 | int(b[2]) }
+
+// A random is what tells one hello of a client from another; it is the same in all
+// that belong to one handshake.
+type random [randomSize]byte
+
+// opening reads what a ClientHello, or its first fragment, begins with.
+func (f fragment) opening() (which random, cookie []byte, ok bool) {
+	var version uint16
+	var session, returned cryptobyte.String
+	s := cryptobyte.String(f.part)
+	ok = f.kind == typeClientHello && f.offset == 0 && f.length <= maxHello &&
+		s.ReadUint16(&version) && version>>8 == majorVersion && s.CopyBytes(which[:]) &&
+		s.ReadUint8LengthPrefixed(&session) && len(session) <= maxSession && s.ReadUint8LengthPrefixed(&returned)
+	return which, returned, ok
+}
 
 // beginsHandshake reports whether a datagram may be the first of a client: a
 // ClientHello or its first fragment, the first message, of DTLS, with no cookie
 // that an earlier exchange would have given. Nothing else creates state.
-func beginsHandshake(datagram []byte) bool {
+func beginsHandshake(datagram []byte) (which random, ok bool) {
 	for r := range records(datagram) {
 		for f := range r.fragments() {
-			return r.version>>8 == majorVersion && f.isFirst()
+			which, cookie, ok := f.opening()
+			return which, ok && r.version>>8 == majorVersion && f.sequence == 0 && len(cookie) == 0
 		}
-		return false
+		break
 	}
-	return false
-}
-
-// isFirst reports whether a fragment begins the first hello of a client.
-func (f fragment) isFirst() bool {
-	const session = 2 + randomSize // offset: version and random value come first
-	if f.kind != typeClientHello || f.sequence != 0 || f.offset != 0 || f.length > maxHello || len(f.part) < session+2 || f.part[0] != majorVersion {
-		return false
-	}
-	cookie := session + 1 + int(f.part[session])
-	return f.part[session] <= 32 && cookie < len(f.part) && f.part[cookie] == 0
+	return which, false
 }
 
 // A hello is what this package needs to know of a ClientHello or ServerHello,

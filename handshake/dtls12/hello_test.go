@@ -99,7 +99,7 @@ func FuzzHello(f *testing.F) {
 	f.Add([]byte{recordAlert, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 42})
 	f.Fuzz(func(t *testing.T, octets []byte) {
 		before := bytes.Clone(octets)
-		_ = beginsHandshake(octets)
+		_, _ = beginsHandshake(octets)
 		for _, kind := range []byte{typeClientHello, typeServerHello} {
 			a := assembly{kind: kind}
 			a.add(octets)
@@ -116,7 +116,7 @@ func FuzzHello(f *testing.F) {
 			t.Errorf("%d octets of records in %d", total, len(octets))
 		}
 		// An alert changes in its description only, and only in a copy.
-		a := &attempt{}
+		a := &attempt{ctx: t.Context()}
 		_ = a.refuse(muster.Refuse(muster.CodeRevoked, "a test"))
 		w := &wire{attempt: a}
 		out := w.examine(octets)

@@ -44,6 +44,10 @@ type Limits struct {
 	HalfOpenPerPrefix int // half-open handshakes from one IPv4 /24 or IPv6 /56
 	Associations      int // remote addresses altogether
 	Queue             int // datagrams, of at most 8 KiB, that wait for one reader
+	// Crowded, if set, reports that handshakes wait too long for their turn. No new
+	// one is half open then: its client says its hello again. It is called for each
+	// first hello, by one goroutine, and may not wait.
+	Crowded func() bool
 }
 
 func (l Limits) withDefaults() Limits {
@@ -52,6 +56,7 @@ func (l Limits) withDefaults() Limits {
 		HalfOpenPerPrefix: cmp.Or(l.HalfOpenPerPrefix, DefaultHalfOpenPerPrefix),
 		Associations:      cmp.Or(l.Associations, DefaultAssociations),
 		Queue:             cmp.Or(l.Queue, DefaultQueue),
+		Crowded:           l.Crowded,
 	}
 }
 
@@ -68,8 +73,9 @@ func (l Limits) withDefaults() Limits {
 //
 // A client that begins again from the address of an association, as after a
 // restart, gets a second, half-open one beside it, which replaces the first only
-// when it is established (RFC 6347 4.2.8). Beginning again in the middle of a
-// handshake fails once, with an alert, and then works.
+// when it is established (RFC 6347 4.2.8). One that begins again in the middle of a
+// handshake is not heard before that has ended, or, if the client has not returned
+// with its cookie, before a quarter of a second has passed.
 type Listener struct {
 	conn   *net.UDPConn
 	limits Limits
@@ -224,17 +230,8 @@ func (l *Listener) route(datagram []byte, from netip.AddrPort) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known := l.routes[from]
-	if known.pending == nil && beginsHandshake(datagram) {
-		if known.pending = l.admit(from); known.pending == nil {
-			return
-		}
-		l.routes[from] = known
-		known.pending.queue.push(datagram)
-		select {
-		case l.accept <- known.pending:
-		default: // full of those that gave way before they were accepted
-			l.forget(known.pending)
-		}
+	if hello, ok := beginsHandshake(datagram); ok && (known.pending == nil || known.pending.hello != hello) {
+		l.begin(datagram, hello, from)
 		return
 	}
 	for _, r := range []*remote{known.established, known.pending} {
@@ -244,10 +241,39 @@ func (l *Listener) route(datagram []byte, from netip.AddrPort) {
 	}
 }
 
+// begin hands the first hello of a handshake to a new remote, or drops it. The
+// caller holds mu.
+func (l *Listener) begin(datagram []byte, hello random, from netip.AddrPort) {
+	if pending := l.routes[from].pending; pending != nil {
+		if !pending.isStale() {
+			return // the client says it again; pion would answer with an alert
+		}
+		l.forget(pending)
+	}
+	r := l.admit(from)
+	if r == nil {
+		return
+	}
+	r.hello = hello
+	known := l.routes[from]
+	known.pending = r
+	l.routes[from] = known
+	r.queue.push(datagram)
+	select {
+	case l.accept <- r:
+	default: // full of those that gave way before they were accepted
+		l.forget(r)
+	}
+}
+
 // admit returns a half-open remote, or nil if that exceeds a limit. The caller
 // holds mu.
 func (l *Listener) admit(from netip.AddrPort) *remote {
 	if l.draining {
+		return nil
+	}
+	if l.limits.Crowded != nil && l.limits.Crowded() {
+		l.shed++
 		return nil
 	}
 	prefix := sourcePrefix(from.Addr())
@@ -278,7 +304,7 @@ func (l *Listener) makeRoom(unproved *list.List) bool {
 		return false
 	}
 	r := oldest.Value.(*remote)
-	if time.Since(r.began) < leastReturn {
+	if !r.isStale() {
 		return false
 	}
 	l.forget(r)

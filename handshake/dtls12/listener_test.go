@@ -358,10 +358,61 @@ func TestReassociation(t *testing.T) {
 	}
 }
 
-// A device is a socket whose owner may fall silent.
+// TestBeginsAgain has a client begin anew from the address of a handshake that it has
+// left, as a device with a fixed port does that lost its power: it gets through. If it
+// takes the cookie of the former one for its own, it hears nothing, and can come again.
+func TestBeginsAgain(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	listener := listen(t, dtls12.Limits{})
+	ended := serve(t, listener, newServer(t, p.config(t, serverName)))
+	config := p.config(t, "device.example.com")
+	near := socket(t)
+	send(t, near, listener.Addr(), firstHello(t, newClient(t, config)))
+	request := make([]byte, 100)
+	n, _, err := near.ReadFrom(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := &device{PacketConn: near, before: request[:n], from: listener.Addr()}
+	config.Timeout = 2 * time.Second
+	_, err = newClient(t, config).Handshake(t.Context(), late, listener.Addr())
+	wantCode(t, err, muster.CodeHandshakeTimeout)
+	near = rebind(t, near)
+	wantCode(t, (<-ended).err, muster.CodeHandshakeTimeout)
+	send(t, near, listener.Addr(), firstHello(t, newClient(t, config)))
+	if _, _, err = near.ReadFrom(request); err != nil {
+		t.Fatal(err)
+	}
+	config.Timeout = 0
+	conn, err := newClient(t, config).Handshake(t.Context(), near, listener.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := <-ended; left.err == nil {
+		t.Error("the handshake that was left has succeeded")
+	}
+	if !bytes.Equal(export(t, <-ended), export(t, result{conn, nil})) {
+		t.Error("the exports differ")
+	}
+}
+
+// A device is a socket whose owner may fall silent, and may read something before all
+// else.
 type device struct {
 	net.PacketConn
-	dead atomic.Bool
+	dead   atomic.Bool
+	before []byte
+	from   net.Addr // of before
+}
+
+func (d *device) ReadFrom(b []byte) (int, net.Addr, error) {
+	if d.before == nil {
+		return d.PacketConn.ReadFrom(b)
+	}
+	n := copy(b, d.before)
+	d.before = nil
+	return n, d.from, nil
 }
 
 func (d *device) WriteTo(b []byte, to net.Addr) (int, error) {

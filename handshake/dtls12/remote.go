@@ -17,6 +17,7 @@ type remote struct {
 	peer     net.Addr // addr
 	queue    *queue
 	began    time.Time
+	hello    random // of the ClientHello that it began with
 
 	// Its places among those that have not returned with the cookie, of the Listener
 	// and of its prefix; nil once it has. Guarded by the Listener's mu.
@@ -32,6 +33,12 @@ func (r *remote) establish() { r.listener.establish(r) }
 
 // prove tells the Listener that the client has proved its address.
 func (r *remote) prove() { r.listener.prove(r) }
+
+// isStale reports whether a client that has not returned with the cookie has had its
+// time. The caller holds the Listener's mu.
+func (r *remote) isStale() bool {
+	return r.unproved != nil && time.Since(r.began) >= leastReturn
+}
 
 // ReadFrom implements net.PacketConn.
 func (r *remote) ReadFrom(b []byte) (int, net.Addr, error) {

@@ -91,7 +91,8 @@ func TestNoTurn(t *testing.T) {
 }
 
 // TestTurnTooLate has a handshake given up while it waits for its turn: the turn
-// that it is given then ends at once.
+// that it is given then ends at once, and the client, which is to come back, is told
+// nothing.
 func TestTurnTooLate(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -106,8 +107,9 @@ func TestTurnTooLate(t *testing.T) {
 	config.Timeout = 200 * time.Millisecond
 	client := p.config(t, "device.example.com")
 	client.Timeout = time.Second
-	atServer, _ := meet(t, newServer(t, config), newClient(t, client), mustertest.Loss{})
+	atServer, atClient := meet(t, newServer(t, config), newClient(t, client), mustertest.Loss{})
 	wantCode(t, atServer.err, muster.CodeHandshakeTimeout)
+	wantCode(t, atClient.err, muster.CodeHandshakeTimeout)
 	<-given
 	if turns.open.Load() != 0 {
 		t.Error("a handshake that was given up keeps its turn")

@@ -1,6 +1,7 @@
 package dtls12
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"slices"
@@ -33,6 +34,8 @@ type wire struct {
 
 	mu       sync.Mutex
 	greeting assembly
+	random   random // of the client of a server
+	cookie   []byte // that a server has sent
 	sent     byte   // description of the last fatal alert as pion chose it
 	returned func() // called once when a server answers a valid cookie
 }
@@ -129,7 +132,7 @@ func (w *wire) withoutForged(datagram []byte) (size int) {
 	at, established := 0, w.passing.Load()
 	for r := range records(datagram) {
 		end := at + recordHeader + len(r.body)
-		if established && w.repeats(r) || !established && (r.epoch != 0 || r.plausible()) {
+		if established && w.repeats(r) || !established && (r.epoch != 0 || r.plausible() && !w.strays(r)) {
 			size += copy(datagram[size:], datagram[at:end])
 		}
 		at = end
@@ -179,10 +182,11 @@ func sameAddr(a, b net.Addr) bool {
 func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
 	if !w.passing.Load() {
 		w.attempt.pause()
-		if muster.CodeOf(w.attempt.reason()).Temporary() { // a farewell would be taken for a refusal
+		examined := w.examine(b)
+		if examined == nil {
 			return len(b), nil
 		}
-		b = w.examine(b)
+		b = examined
 	}
 	if connected, ok := w.PacketConn.(net.Conn); ok && connected.RemoteAddr() != nil {
 		return connected.Write(b)
@@ -190,6 +194,8 @@ func (w *wire) WriteTo(b []byte, to net.Addr) (int, error) {
 	return w.PacketConn.WriteTo(b, to)
 }
 
+// examine returns what is sent in place of a datagram of the handshake, nil for
+// nothing.
 func (w *wire) examine(datagram []byte) []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -200,15 +206,50 @@ func (w *wire) examine(datagram []byte) []byte {
 		case r.epoch != 0:
 		case r.kind == recordAlert && len(r.body) == alertBodySize && r.body[0] == alertLevelFatal:
 			w.sent = r.body[1]
+			if w.attempt.silent() {
+				return nil
+			}
 			datagram = slices.Clone(datagram)
 			datagram[at+1] = fitting(r.body[1], w.attempt.reason())
-		case w.returned != nil && r.has(typeServerHello):
-			w.returned()
-			w.returned = nil
+		case w.attempt.abandon != nil: // a server's
+			w.noteAnswer(r)
 		}
 		at += len(r.body)
 	}
 	return datagram
+}
+
+// noteAnswer notes what a server answers to a hello. The caller holds mu.
+func (w *wire) noteAnswer(r record) {
+	for f := range r.fragments() {
+		switch {
+		case f.kind == typeHelloVerify && len(f.part) > versionSize: // as small as to be whole
+			w.cookie = slices.Clone(f.part[versionSize+1:])
+		case f.kind == typeServerHello && w.returned != nil:
+			w.returned()
+			w.returned = nil
+		}
+	}
+}
+
+// strays reports whether a record has a ClientHello with a cookie of another handshake
+// than this: one at the same address that the client has left, or that gave way. pion
+// would answer with a fatal alert, and RFC 6347 4.2.1 has an invalid cookie taken for
+// none.
+func (w *wire) strays(r record) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for f := range r.fragments() {
+		which, cookie, ok := f.opening()
+		switch {
+		case !ok:
+		case len(cookie) == 0 && w.cookie == nil:
+			w.random = which
+		case which != w.random || len(cookie) > 0 && !bytes.Equal(cookie, w.cookie):
+			return true
+		}
+	}
+	return false
 }
 
 func fitting(chosen byte, reason error) byte {
