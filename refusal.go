@@ -118,6 +118,7 @@ const (
 	CodeResourceUnknown  Code = "resource-unknown"
 	CodeResourceConflict Code = "resource-conflict"
 	CodeResourceChanged  Code = "resource-changed"
+	CodeQuotaExceeded    Code = "quota-exceeded"
 )
 
 // A CodeMeaning tells an operator what a code stands for.
@@ -205,5 +206,6 @@ func Codes() []CodeMeaning {
 		{CodeResourceUnknown, "the operators' interface has the resource, and it belongs to the operator's stakeholder", "list what there is; GET /v1/openapi.json describes the interface"},
 		{CodeResourceConflict, "a resource that others made, or that stands in the configuration, is not overwritten", "show the resource, then replace or delete it, or change the configuration"},
 		{CodeResourceChanged, "a resource is changed as it was seen (If-Match)", "show the resource again, and repeat the change"},
+		{CodeQuotaExceeded, "a tenant's operators give no more instructions than its bound (max_instructions)", "delete some, write one for a group in their place, or have the bound raised in the configuration"},
 	}
 }

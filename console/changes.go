@@ -152,10 +152,11 @@ type gate struct {
 	groups     []Instruction   // beyond the caller's scope
 	configured map[string]bool // identifiers of instructions
 	managed    map[string]int  // where those of operators stand
+	own        int             // how many of those are in the caller's scope
 }
 
-func (s *Server) gate(who caller, configured Rules, managed *Rules) gate {
-	g := gate{who, s.config.Rules, map[string]bool{}, nil, map[string]bool{}, map[string]int{}}
+func (s *Server) gate(who caller, configured Rules, managed *Rules) *gate {
+	g := &gate{who: who, keeper: s.config.Rules, anchors: map[string]bool{}, configured: map[string]bool{}, managed: map[string]int{}}
 	for _, a := range slices.Concat(configured.Anchors, managed.Anchors) {
 		g.anchors[a.ID] = true
 	}
@@ -169,6 +170,9 @@ func (s *Server) gate(who caller, configured Rules, managed *Rules) gate {
 	}
 	for i, in := range managed.Instructions {
 		g.managed[in.ID] = i
+		if in.scoped(who.Scope) {
+			g.own++
+		}
 	}
 	return g
 }
@@ -176,7 +180,7 @@ func (s *Server) gate(who caller, configured Rules, managed *Rules) gate {
 // accept makes an instruction of an operator ready to be kept, or returns what is
 // wrong with it by itself. Whose Enrolees are bounded cannot have the devices of
 // another's group by naming them more exactly than it does.
-func (g gate) accept(in *Instruction) error {
+func (g *gate) accept(in *Instruction) error {
 	*in = in.Identified()
 	in.Origin = FromOperators
 	if !in.scoped(g.who.Scope) {
@@ -201,14 +205,33 @@ func (g gate) accept(in *Instruction) error {
 	return nil
 }
 
+// edit changes the operators' rules for a caller, as RuleKeeper.Edit does. An error of
+// rules that contradict one another names them: one whose Enrolees are bounded is not
+// told those of others.
+func (s *Server) edit(ctx context.Context, who caller, act Act, try bool, change func(configured Rules, managed *Rules) error) error {
+	var own error
+	err := s.config.Rules.Edit(ctx, act, try, func(configured Rules, managed *Rules) error {
+		own = change(configured, managed)
+		return own
+	})
+	if own == nil && muster.CodeOf(err) == muster.CodeConfiguration && !who.Scope.IsZero() {
+		s.config.Logger.Info("the rules of a stakeholder contradict others", "code", muster.CodeConfiguration, "operator", who.Name, "error", err)
+		return muster.Refuse(muster.CodeResourceConflict, "with the rules that are there, its names, keys or Enrolee-IDs would mean two things: look among your own instructions, or ask an admin")
+	}
+	return err
+}
+
 // put puts an instruction among the operators', and says what became of it. To
 // replace, the caller has to be the one of the instruction that is there.
-func (g gate) put(managed *Rules, in Instruction, replace bool) (done Imported, err error) {
+func (g *gate) put(managed *Rules, in Instruction, replace bool) (done Imported, err error) {
 	i, there := g.managed[in.ID]
 	switch {
 	case g.configured[in.ID]:
 		err = muster.Refuse(muster.CodeResourceConflict, "the configuration has an instruction for the same certificates or keys")
+	case !there && g.who.MaxInstructions > 0 && g.own >= g.who.MaxInstructions:
+		err = muster.Refuse(muster.CodeQuotaExceeded, "there are %d instructions for the caller's Enrolees, as many as may be", g.own)
 	case !there:
+		g.own++
 		g.managed[in.ID] = len(managed.Instructions)
 		managed.Instructions = append(managed.Instructions, in)
 		done.Created = 1
@@ -225,7 +248,7 @@ func (g gate) put(managed *Rules, in Instruction, replace bool) (done Imported, 
 
 func (s *Server) createInstruction(ctx context.Context, who caller, in Instruction) (Instruction, error) {
 	in = in.Identified()
-	err := s.config.Rules.Edit(ctx, who.act("create instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
+	err := s.edit(ctx, who, who.act("create instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
 		gate := s.gate(who, configured, managed)
 		if err := gate.accept(&in); err != nil {
 			return err
@@ -265,7 +288,7 @@ func (s *Server) replaceInstruction(ctx context.Context, who caller, seen ref, i
 	if in = in.Identified(); in.ID != seen.id {
 		return in, muster.Refuse(muster.CodeRequestMalformed, "it is for other certificates or keys, as its identifier %s shows: create that one, and delete this", in.ID)
 	}
-	err := s.config.Rules.Edit(ctx, who.act("replace instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
+	err := s.edit(ctx, who, who.act("replace instruction "+in.ID), false, func(configured Rules, managed *Rules) error {
 		i, err := own(who, seen, configured, managed)
 		if err != nil {
 			return err
@@ -279,7 +302,7 @@ func (s *Server) replaceInstruction(ctx context.Context, who caller, seen ref, i
 
 func (s *Server) deleteInstruction(ctx context.Context, who caller, seen ref) (Instruction, error) {
 	var deleted Instruction
-	err := s.config.Rules.Edit(ctx, who.act("delete instruction "+seen.id), false, func(configured Rules, managed *Rules) error {
+	err := s.edit(ctx, who, who.act("delete instruction "+seen.id), false, func(configured Rules, managed *Rules) error {
 		i, err := own(who, seen, configured, managed)
 		if err != nil {
 			return err
@@ -294,7 +317,7 @@ func (s *Server) deleteInstruction(ctx context.Context, who caller, seen ref) (I
 func (s *Server) importInstructions(ctx context.Context, who caller, order Import) (Imported, error) {
 	var done Imported
 	act := who.act(fmt.Sprintf("import %d instructions", len(order.Instructions)))
-	err := s.config.Rules.Edit(ctx, act, order.DryRun, func(configured Rules, managed *Rules) error {
+	err := s.edit(ctx, who, act, order.DryRun, func(configured Rules, managed *Rules) error {
 		var wrong faults
 		gate := s.gate(who, configured, managed)
 		for i := range order.Instructions {
@@ -332,7 +355,7 @@ func (s *Server) addAnchor(ctx context.Context, who caller, order AnchorOrder) (
 	if err != nil {
 		return anchor, muster.Refuse(muster.CodeRequestMalformed, "%w", err)
 	}
-	err = s.config.Rules.Edit(ctx, who.act("add anchor "+anchor.ID), false, func(configured Rules, managed *Rules) error {
+	err = s.edit(ctx, who, who.act("add anchor "+anchor.ID), false, func(configured Rules, managed *Rules) error {
 		if configured.anchor(anchor.ID) < 0 && managed.anchor(anchor.ID) < 0 {
 			managed.Anchors = append(managed.Anchors, anchor)
 		}
@@ -344,7 +367,7 @@ func (s *Server) addAnchor(ctx context.Context, who caller, order AnchorOrder) (
 func (s *Server) deleteAnchor(ctx context.Context, who caller, seen ref) (Anchor, error) {
 	id := seen.id
 	var deleted Anchor
-	err := s.config.Rules.Edit(ctx, who.act("delete anchor "+id), false, func(configured Rules, managed *Rules) error {
+	err := s.edit(ctx, who, who.act("delete anchor "+id), false, func(configured Rules, managed *Rules) error {
 		i := managed.anchor(id)
 		if i < 0 {
 			return notManaged("anchor", id, configured.anchor(id) >= 0)
@@ -379,7 +402,7 @@ func (s *Server) pass(ctx context.Context, who caller, v Verdict) (Verdict, erro
 	}
 	v = v.Identified()
 	act := who.act(fmt.Sprintf("%s %s", v.Verdict, v.EnroleeID+v.Name+v.Digest))
-	err := s.config.Rules.Edit(ctx, act, false, func(configured Rules, managed *Rules) error {
+	err := s.edit(ctx, who, act, false, func(configured Rules, managed *Rules) error {
 		if configured.verdict(v.ID) >= 0 {
 			return muster.Refuse(muster.CodeResourceConflict, "the configuration has a verdict about the same")
 		}
@@ -408,7 +431,7 @@ func mayLift(who caller, v Verdict) error {
 func (s *Server) lift(ctx context.Context, who caller, seen ref) (Verdict, error) {
 	id := seen.id
 	var lifted Verdict
-	err := s.config.Rules.Edit(ctx, who.act("lift verdict "+id), false, func(configured Rules, managed *Rules) error {
+	err := s.edit(ctx, who, who.act("lift verdict "+id), false, func(configured Rules, managed *Rules) error {
 		i := managed.verdict(id)
 		if i < 0 {
 			return notManaged("verdict", id, configured.verdict(id) >= 0)

@@ -57,6 +57,9 @@ type Client struct {
 	Anchors []*x509.Certificate
 	Role    Role
 	Scope   Scope
+	// MaxInstructions bounds how many instructions of operators there are in the
+	// Scope for the client to make another; 0 does not.
+	MaxInstructions int
 	// Status, if not nil, is asked about the certificates of a valid path at each
 	// request, as cert.Trust.Status is.
 	Status func(path []*x509.Certificate, now time.Time) cert.Findings

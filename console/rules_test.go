@@ -107,12 +107,45 @@ func TestTenantsAreApart(t *testing.T) {
 	if _, page := w.do("tenant", http.MethodGet, "/v1/instructions", nil); len(page["items"].([]any)) != 0 {
 		t.Errorf("a tenant sees %v", page)
 	}
+	w.contradiction = muster.Refuse(muster.CodeConfiguration, "the instruction for fqdn:secret.example.com (//sp.example/1) and another assign one Enrolee-ID")
+	mine := Instruction{KpmIDs: []string{"1"}, EnroleeID: tenantScope + "1", Targets: []string{"maf.example.com"}}
+	if answer := w.want("tenant", http.MethodPost, "/v1/instructions", mine, http.StatusConflict, muster.CodeResourceConflict); strings.Contains(fmt.Sprint(answer), "sp.example") {
+		t.Errorf("a tenant is told %v", answer)
+	}
+	if answer := w.want("operator", http.MethodPost, "/v1/instructions", mine, http.StatusUnprocessableEntity, muster.CodeConfiguration); !strings.Contains(fmt.Sprint(answer), "secret.example.com") {
+		t.Errorf("an operator is told %v", answer)
+	}
+	w.contradiction = nil
 	lax := Instruction{KpmIDs: []string{"1"}, EnroleeID: tenantScope + "1", Targets: []string{"maf.example.com"}, Status: "off"}
 	w.want("tenant", http.MethodPost, "/v1/instructions", lax, http.StatusForbidden, muster.CodeRequestNotAllowed)
 	for _, order := range []CommandOrder{{EnroleeID: "//sp.example/1", Stakeholder: "tenant.example"}, {EnroleeID: tenantScope + "1", Stakeholder: "sp.example"}, {Prefix: "//", Stakeholder: "tenant.example"}} {
 		w.want("tenant", http.MethodPost, "/v1/commands", order, http.StatusForbidden, muster.CodeRequestNotAllowed)
 	}
 	w.want("tenant", http.MethodPost, "/v1/commands", CommandOrder{EnroleeID: tenantScope + "1", Stakeholder: "tenant.example"}, http.StatusOK, "")
+}
+
+// TestTenantsAreBounded has a tenant give as many instructions as it may, and one more.
+func TestTenantsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	give := func(as, name string, status int, code muster.Code) Instruction {
+		in := Instruction{KpmIDs: []string{name}, EnroleeID: tenantScope + name, Targets: []string{"maf.example.com"}}.Identified()
+		w.want(as, http.MethodPost, "/v1/instructions", in, status, code)
+		return in
+	}
+	give("tenant", "1", http.StatusOK, "") // whoever gave it
+	give("small", "2", http.StatusOK, "")
+	give("small", "3", http.StatusConflict, muster.CodeQuotaExceeded)
+	two := give("small", "2", http.StatusOK, "") // which is there
+	two.Lifetime = "1h"
+	w.want("small", http.MethodPut, "/v1/instructions/"+two.ID, two, http.StatusOK, "")
+	all := Import{Instructions: []Instruction{{KpmIDs: []string{"3"}, EnroleeID: tenantScope + "3", Targets: two.Targets}}}
+	w.want("small", http.MethodPost, "/v1/instructions/import", all, http.StatusUnprocessableEntity, muster.CodeConfiguration)
+	give("operator", "4", http.StatusOK, "")
+	for _, id := range []string{two.ID, w.managed.Instructions[0].ID} {
+		w.want("small", http.MethodDelete, "/v1/instructions/"+id, nil, http.StatusOK, "")
+	}
+	w.want("small", http.MethodPost, "/v1/instructions/import", all, http.StatusOK, "")
 }
 
 func TestImport(t *testing.T) {

@@ -246,7 +246,7 @@ func statusOf(err error) int {
 		return http.StatusForbidden
 	case muster.CodeResourceUnknown:
 		return http.StatusNotFound
-	case muster.CodeResourceConflict, muster.CodeCommandConflict:
+	case muster.CodeResourceConflict, muster.CodeCommandConflict, muster.CodeQuotaExceeded:
 		return http.StatusConflict
 	case muster.CodeResourceChanged:
 		return http.StatusPreconditionFailed

@@ -36,13 +36,15 @@ type world struct {
 	configured Rules
 	managed    Rules
 	acts       []Act
-	orders     []CommandOrder
-	unlisted   Role        // whose client is gone
-	fickle     atomic.Bool // whether that client's certificate is revoked
-	sound      atomic.Bool // whether the configuration is
-	evil       string      // stands in every text, if it is set
-	events     chan Event
-	identities map[string]*mustertest.Identity // by name under example.com
+	// contradiction is what is wrong with all rules together, if anything is.
+	contradiction error
+	orders        []CommandOrder
+	unlisted      Role        // whose client is gone
+	fickle        atomic.Bool // whether that client's certificate is revoked
+	sound         atomic.Bool // whether the configuration is
+	evil          string      // stands in every text, if it is set
+	events        chan Event
+	identities    map[string]*mustertest.Identity // by name under example.com
 }
 
 const nobody = "//nobody.example/"
@@ -67,6 +69,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	add("tenant", RoleOperator, Scope{stakeholder, tenantScope})
+	add("small", RoleOperator, Scope{stakeholder, tenantScope}).MaxInstructions = 2
 	add("fickle", RoleAdmin, Scope{}).Status = func([]*x509.Certificate, time.Time) cert.Findings {
 		if w.fickle.Load() {
 			return cert.Findings{{Code: muster.CodeRevoked}}
@@ -253,6 +256,9 @@ func (w *world) Edit(_ context.Context, act Act, try bool, edit func(Rules, *Rul
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.contradiction != nil {
+		return w.contradiction
+	}
 	w.acts = append(w.acts, act)
 	w.managed = copied
 	return nil

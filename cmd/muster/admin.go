@@ -37,6 +37,8 @@ type adminClientConfig struct {
 	Stakeholder muster.FQDN `yaml:"stakeholder"`
 	// Enrolees bounds the client to Enrolees whose identifiers begin so, as //sp.example/.
 	Enrolees string `yaml:"enrolees"`
+	// MaxInstructions is how many instructions of operators there may be within these bounds for the client to add another; 10000 by default, and no bound for a client that is not bounded.
+	MaxInstructions int `yaml:"max_instructions"`
 }
 
 // fixed returns what takes effect at a start only.
@@ -53,6 +55,12 @@ func (c adminConfig) read(status *statusSource) (clients []console.Client, err e
 	anchors := anchorCache{}
 	for i, configured := range c.Clients {
 		client := console.Client{Role: configured.Role, Scope: console.Scope{Stakeholder: configured.Stakeholder, Enrolees: configured.Enrolees}, Status: status.question(nil)}
+		if configured.MaxInstructions < 0 || configured.MaxInstructions > 0 && client.Scope.IsZero() {
+			return nil, configErrorf("admin: client %d: max_instructions is a number from 1, for a client with stakeholder or enrolees", i+1)
+		}
+		if client.MaxInstructions = configured.MaxInstructions; !client.Scope.IsZero() {
+			orDefault(&client.MaxInstructions, defaultInstructions)
+		}
 		if client.Role == "" || len(configured.Anchors) == 0 || configured.Certificate.Pattern != "" {
 			return nil, configErrorf("admin: client %d lacks role or anchors, or has a pattern", i+1)
 		}
@@ -69,6 +77,10 @@ func (c adminConfig) read(status *statusSource) (clients []console.Client, err e
 	}
 	return clients, nil
 }
+
+// defaultInstructions are the most that a tenant's operators give, if the configuration
+// does not say.
+const defaultInstructions = 10_000
 
 // The bounds of an operator's connection.
 const (
@@ -94,13 +106,15 @@ func (s *service) serveAdmin(config adminConfig, profile cert.Profile, sources c
 		Clients: func() []console.Client { return *s.operators.Load() }, Profile: profile,
 		Sources: sources, Logger: s.log, Now: time.Now,
 	})
+	door := newAdminDoor(&boundedListener{Listener: listener}, operators.TLS(func() (*tls.Certificate, error) { return s.own.get() }))
 	server := &http.Server{
-		Handler: operators, TLSConfig: operators.TLS(func() (*tls.Certificate, error) { return s.own.get() }), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler: operators, TLSConfig: door.config, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ReadTimeout: adminReadTime, WriteTimeout: adminWriteTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 		BaseContext: func(net.Listener) context.Context { return s.base },
 	}
 	s.admin = listener
-	s.serveHTTP(server, func() error { return server.ServeTLS(&boundedListener{Listener: listener}, "", "") })
+	s.tasks.Go(func() error { return door.open(s.base) })
+	s.serveHTTP(server, func() error { return server.Serve(door) })
 	s.log.Info("listening", "transport", "admin", "address", listener.Addr().String())
 	return nil
 }

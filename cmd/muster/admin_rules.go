@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"muster"
@@ -244,8 +245,8 @@ func (k *ruleKeeper) Rules(context.Context) (configured, managed console.Rules, 
 	return k.configured, k.managed, nil
 }
 
-// Edit begins with what the file has, so that processes can share it, one of which
-// is asked for changes.
+// Edit begins with what the file has, and has it for itself until it ends, so that
+// processes can share it.
 func (k *ruleKeeper) Edit(ctx context.Context, act console.Act, try bool, edit func(configured console.Rules, managed *console.Rules) error) error {
 	k.service.reloading.Lock()
 	defer k.service.reloading.Unlock()
@@ -253,7 +254,12 @@ func (k *ruleKeeper) Edit(ctx context.Context, act console.Act, try bool, edit f
 		return muster.Refuse(muster.CodeRequestNotAllowed, "the configuration has no admin.rules, the file in which rules of operators are kept")
 	}
 	next := k.running
-	var err error
+	unlock, err := lockRules(ctx, next.Admin.Rules)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	seen := stampOf(next.Admin.Rules)
 	if next.managed, err = readManaged(next.Admin.Rules); err != nil {
 		return err
 	}
@@ -275,6 +281,9 @@ func (k *ruleKeeper) Edit(ctx context.Context, act console.Act, try bool, edit f
 	if err != nil {
 		return err
 	}
+	if stampOf(next.Admin.Rules) != seen { // by who takes no lock, as an editor
+		return muster.Refuse(muster.CodeBusy, "another process has changed %s meanwhile", next.Admin.Rules)
+	}
 	if err := k.service.trail.write(ctx, audit.Entry{Kind: audit.KindAdmin, Who: act.Who, What: act.What}); err != nil {
 		return err
 	}
@@ -284,6 +293,30 @@ func (k *ruleKeeper) Edit(ctx context.Context, act console.Act, try bool, edit f
 	k.slot.current.Store(&role)
 	k.put(&next, configured)
 	return nil
+}
+
+// rulesPatience is how long a change waits for those of other processes.
+const rulesPatience = 5 * time.Second
+
+// lockRules keeps other processes that share a file of operators' rules from changing
+// it until unlock is called. The lock is a file of its own, which stays.
+func lockRules(ctx context.Context, path string) (unlock func(), err error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, muster.Refuse(muster.CodeStoreFailed, "admin.rules: %w", err)
+	}
+	for deadline := time.Now().Add(rulesPatience); ; {
+		if err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return func() { _ = lock.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			break
+		}
+		if err = sleep(ctx, 10*time.Millisecond); err != nil {
+			break
+		}
+	}
+	return nil, errors.Join(muster.Refuse(muster.CodeBusy, "another process changes %s: %w", path, err), lock.Close())
 }
 
 // Check implements console.RuleKeeper. It is called within Edit.

@@ -219,6 +219,54 @@ func TestRulesAreShared(t *testing.T) {
 	w.mefLog.await(t, muster.CodeConfiguration)
 }
 
+// TestRulesAreChangedByOneAtATime has two keepers of one file, as two processes have
+// them, add to it at once; and somebody change it who takes no lock.
+func TestRulesAreChangedByOneAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.admin(t, console.RoleAdmin)
+	w.startMEF()
+	one := w.mefService.rules
+	other := &ruleKeeper{service: newService(one.service.log), assemble: one.assemble, slot: one.slot, watched: true}
+	other.put(&one.running, one.configured)
+	const each = 20
+	ban := func(n int) console.Verdict {
+		return console.Verdict{Verdict: "ban", EnroleeID: fmt.Sprintf("//sp.lab.example/thief-%d", n)}.Identified()
+	}
+	add := func(k *ruleKeeper, v console.Verdict, meanwhile func()) error {
+		return k.Edit(t.Context(), console.Act{}, false, func(_ console.Rules, managed *console.Rules) error {
+			managed.Verdicts = append(managed.Verdicts, v)
+			meanwhile()
+			return nil
+		})
+	}
+	var both sync.WaitGroup
+	for i, k := range []*ruleKeeper{one, other} {
+		both.Go(func() {
+			for n := range each {
+				if err := add(k, ban(i*each+n), func() {}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	both.Wait()
+	kept, err := readManaged(w.mef.Admin.Rules)
+	must(t, err)
+	if len(kept.Verdicts) != 2*each {
+		t.Errorf("%d verdicts are left of %d", len(kept.Verdicts), 2*each)
+	}
+	err = add(one, ban(2*each), func() {
+		must(t, os.WriteFile(w.mef.Admin.Rules, []byte(`{"verdicts":[]}`), 0o600))
+	})
+	wantCode(t, err, muster.CodeBusy)
+	kept, err = readManaged(w.mef.Admin.Rules)
+	must(t, err)
+	if len(kept.Verdicts) != 0 {
+		t.Errorf("what an editor wrote has become %+v", kept)
+	}
+}
+
 // TestOperatorsChangeOnReload takes the only client away.
 func TestOperatorsChangeOnReload(t *testing.T) {
 	t.Parallel()
@@ -287,6 +335,8 @@ func TestAdminConfigIsChecked(t *testing.T) {
 		func(c *adminClientConfig) { c.Role = "" },
 		func(c *adminClientConfig) { c.Certificate.Name = "" },
 		func(c *adminClientConfig) { c.Enrolees = "//sp.example" },
+		func(c *adminClientConfig) { c.MaxInstructions = 1 },
+		func(c *adminClientConfig) { c.Enrolees, c.MaxInstructions = "//sp.example/", -1 },
 	} {
 		config := adminConfig{Clients: slices.Clone(w.mef.Admin.Clients)}
 		spoil(&config.Clients[0])

@@ -65,6 +65,7 @@ func TestSiege(t *testing.T) {
 		{"messages without end", 192 << 20, s.oversizedHandshakes},
 		{"handshakes that begin again", 128 << 20, s.restarts},
 		{"requests without end", 128 << 20, s.oversizedRequests},
+		{"hellos to operators", 128 << 20, s.adminHellos},
 		{"sessions of one device", 128 << 20, s.manySessions},
 	} {
 		t.Run(attack.name, func(t *testing.T) { s.under(t, attack.heap, attack.attack) })
@@ -295,6 +296,32 @@ func (s *siege) silence(t *testing.T) int {
 	s.honest(t, "while streams say nothing")
 	held.Wait()
 	return int(opened.Load())
+}
+
+// adminHellos has the listener for operators sign again and again, for strangers from
+// many networks who go away then, while honest devices come.
+func (s *siege) adminHellos(t *testing.T) int {
+	const least = 1000
+	served, done := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	var acts atomic.Int64
+	for n := range 32 {
+		flood.Go(func() {
+			for served.Err() == nil || acts.Load() < least {
+				conn := dialFrom(t.Context(), n, s.mef.addresses["admin"])
+				if conn == nil {
+					return
+				}
+				_ = tls.Client(conn, &tls.Config{ServerName: labMEF, MinVersion: tls.VersionTLS13}).HandshakeContext(t.Context())
+				acts.Add(1)
+				_ = conn.Close()
+			}
+		})
+	}
+	s.honest(t, "in a flood of hellos to operators")
+	done()
+	flood.Wait()
+	return int(acts.Load())
 }
 
 // helloOf returns the first datagram of a DTLS handshake.
