@@ -6,9 +6,11 @@ GOARCH != go env GOARCH
 # SOURCE_DATE_EPOCH stands in the packages for every time, so that they are
 # reproducible: seconds since 1970.
 SOURCE_DATE_EPOCH ?= 1767225600
+# MAINTAINER is whom the packages name: you, if you publish them.
+MAINTAINER ?= Muster developers <muster@muster.invalid>
 TOOLS = dist/tools
 
-.PHONY: build manual completions packages sbom bench
+.PHONY: build manual completions packages sbom bench dist/changelog.yaml
 
 # The same sources and the same Go give the same octets, in whatever folder.
 build:
@@ -25,11 +27,17 @@ completions: build
 	dist/muster completion zsh >dist/completions/_muster
 	dist/muster completion fish >dist/completions/muster.fish
 
-packages: manual completions $(TOOLS)/nfpm
-	gzip -9nc CHANGELOG.md >dist/CHANGELOG.md.gz
+# A changelog in the form of packages, which have one entry.
+dist/changelog.yaml:
+	mkdir -p dist
+	printf -- '- {semver: %s-1, date: %s, packager: "%s", deb: {urgency: medium, distributions: [unstable]}, changes: [{note: "Version %s. changelog.gz beside this says what has changed."}]}\n' \
+		'$(VERSION)' "$$(date -u -d @$(SOURCE_DATE_EPOCH) +%FT%TZ)" '$(MAINTAINER)' '$(VERSION)' >$@
+
+packages: manual completions dist/changelog.yaml $(TOOLS)/nfpm
+	gzip -9nc CHANGELOG.md >dist/changelog.gz
 	rm -f dist/*.deb dist/*.rpm
 	for packager in deb rpm; do \
-		VERSION=$(VERSION) GOARCH=$(GOARCH) SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(TOOLS)/nfpm package --config deploy/package/nfpm.yaml --packager $$packager --target dist/ || exit 1; \
+		VERSION=$(VERSION) MAINTAINER='$(MAINTAINER)' GOARCH=$(GOARCH) SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(TOOLS)/nfpm package --config deploy/package/nfpm.yaml --packager $$packager --target dist/ || exit 1; \
 	done
 
 # The modules that are in the program, and no others.

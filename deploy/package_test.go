@@ -52,7 +52,7 @@ var wanted = []string{
 	"/usr/share/man/man1/muster.1.gz", "/usr/share/man/man1/muster-store-create.1.gz",
 	"/usr/share/bash-completion/completions/muster", "/usr/share/fish/vendor_completions.d/muster.fish",
 	"/usr/share/doc/muster/examples/mef.yaml", "/usr/share/doc/muster/examples/maf.yaml", "/usr/share/doc/muster/examples/device.yaml",
-	"/usr/share/doc/muster/examples/muster.rules.yaml", "/usr/share/doc/muster/examples/grafana.json", "/usr/share/doc/muster/CHANGELOG.md.gz",
+	"/usr/share/doc/muster/examples/muster.rules.yaml", "/usr/share/doc/muster/examples/grafana.json", "/usr/share/doc/muster/changelog.gz",
 }
 
 // TestDeb installs the deb under a folder, runs what it brought, and removes it.
@@ -73,7 +73,7 @@ func TestDeb(t *testing.T) {
 		output(t, "dpkg", append([]string{"--root=" + root, "--force-script-chrootless", "--force-not-root"}, args...)...)
 	}
 	dpkg("--install", file)
-	for _, name := range append(wanted, "/usr/share/zsh/vendor-completions/_muster", "/usr/share/doc/muster/copyright") {
+	for _, name := range append(wanted, "/usr/share/zsh/vendor-completions/_muster", "/usr/share/doc/muster/copyright", "/usr/share/doc/muster/changelog.Debian.gz") {
 		info, err := os.Stat(filepath.Join(root, name))
 		if err != nil {
 			t.Error(err)
@@ -86,7 +86,7 @@ func TestDeb(t *testing.T) {
 	if err := json.Unmarshal([]byte(output(t, program, "version", "--json")), &version); err != nil {
 		t.Fatal(err)
 	}
-	if named := output(t, "dpkg-deb", "--field", file, "Version"); strings.TrimSpace(named) != version.Version {
+	if named := release(t); named != version.Version {
 		t.Errorf("the package has version %q, the program %q", named, version.Version)
 	}
 	output(t, program, "demo", "--devices", "2", "--json")
@@ -99,6 +99,34 @@ func TestDeb(t *testing.T) {
 		if _, err := os.Stat(name); err == nil {
 			t.Errorf("%s is still there", name)
 		}
+	}
+}
+
+// release is the version of the program that the deb says it has.
+func release(t *testing.T) string {
+	t.Helper()
+	version := strings.TrimSpace(output(t, "dpkg-deb", "--field", built(t, "*.deb"), "Version"))
+	program, revision, _ := strings.Cut(version, "-")
+	if revision != "1" {
+		t.Errorf("the deb has version %q", version)
+	}
+	return program
+}
+
+// TestLintian holds the deb to the policy of Debian; what the package overrides has
+// its reason there.
+func TestLintian(t *testing.T) {
+	file := built(t, "*.deb")
+	mustertest.RequirePeer(t, "lintian")
+	output(t, "lintian", "--no-cfg", "--fail-on", "error,warning", file)
+}
+
+// TestRPMLint does likewise for the rpm.
+func TestRPMLint(t *testing.T) {
+	file := built(t, "*.rpm")
+	mustertest.RequirePeer(t, "rpmlint")
+	if said := output(t, "rpmlint", "--config", "package/rpmlint.toml", file); !strings.Contains(said, "1 packages and 0 specfiles checked; 0 errors, 0 warnings") {
+		t.Error(said)
 	}
 }
 
@@ -161,7 +189,6 @@ func TestReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := strings.TrimSpace(output(t, "dpkg-deb", "--field", built(t, "*.deb"), "Version"))
 	copied := filepath.Join(t.TempDir(), "elsewhere")
 	if err := os.CopyFS(copied, os.DirFS("..")); err != nil {
 		t.Fatal(err)
@@ -169,7 +196,7 @@ func TestReproducible(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(copied, "dist")); err != nil {
 		t.Fatal(err)
 	}
-	again := exec.CommandContext(t.Context(), "make", "--directory", copied, "build", "VERSION="+version)
+	again := exec.CommandContext(t.Context(), "make", "--directory", copied, "build", "VERSION="+release(t))
 	cache := os.Getenv("MUSTER_GOCACHE")
 	if cache == "" {
 		cache = filepath.Join(t.TempDir(), "cache")

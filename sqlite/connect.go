@@ -37,7 +37,8 @@ func readerPragmas() []string {
 // creates one. No connection is made yet.
 func connect(path string, pragmas []string) (*sql.DB, error) {
 	query := url.Values{"mode": {"rw"}, "_pragma": pragmas, "_dqs": {"0"}, "_defensive": {"1"}, "_error_rc": {"1"}}
-	name := url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}
+	// Opaque, for the first part of a path that is relative would be taken for a host.
+	name := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
 	connector, err := driver.NewConnector(name.String())
 	if err != nil {
 		return nil, err

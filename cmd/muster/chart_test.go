@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"muster/mustertest"
 )
 
 const chartFolder = "../../deploy/helm/muster"
@@ -157,7 +159,7 @@ func storeValues(postgres string, create bool) map[string]any {
 }
 
 // TestChart renders the chart in several ways and looks at each pod and at whom
-// the other objects select. Where Helm is installed, it has to agree.
+// the other objects select.
 func TestChart(t *testing.T) {
 	t.Parallel()
 	for name, settings := range chartSettings {
@@ -180,7 +182,6 @@ func TestChart(t *testing.T) {
 			if want := map[bool]int{true: 1, false: 2}[name == "a MEF"]; workloads != want {
 				t.Errorf("%d workloads, want %d", workloads, want)
 			}
-			compareWithHelm(t, settings, objects)
 		})
 	}
 }
@@ -268,14 +269,21 @@ func checkWorkload(t *testing.T, object map[string]any, objects []map[string]any
 	}
 }
 
-// compareWithHelm has Helm lint and render the chart, if there is a Helm: building
-// one takes longer than all that is tested here.
+// TestChartWithHelm has Helm lint the chart, and render it as the other tests do.
+// deploy/tools/helm builds one.
+func TestChartWithHelm(t *testing.T) {
+	t.Parallel()
+	mustertest.RequirePeer(t, "helm")
+	for name, settings := range chartSettings {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			compareWithHelm(t, settings, renderChart(t, settings))
+		})
+	}
+}
+
 func compareWithHelm(t *testing.T, settings map[string]any, objects []map[string]any) {
 	t.Helper()
-	helm, err := exec.LookPath("helm")
-	if err != nil {
-		return
-	}
 	nested := map[string]any{}
 	for path, value := range settings {
 		under, key, below := strings.Cut(path, ".")
@@ -292,10 +300,10 @@ func compareWithHelm(t *testing.T, settings map[string]any, objects []map[string
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	must(t, os.WriteFile(file, text, 0o600))
-	if out, err := exec.CommandContext(t.Context(), helm, "lint", "--strict", "--values", file, chartFolder).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "helm", "lint", "--strict", "--values", file, chartFolder).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), helm, "template", "muster", chartFolder, "--kube-version", "1.31.0", "--values", file).Output()
+	out, err := exec.CommandContext(t.Context(), "helm", "template", "muster", chartFolder, "--kube-version", "1.31.0", "--values", file).Output()
 	must(t, err)
 	theirs := decodeObjects(t, bytes.NewReader(out))
 	byName := func(all []map[string]any) map[string]any {

@@ -2,12 +2,16 @@ package dtls12_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -346,5 +350,62 @@ func TestMbedTLSClient(t *testing.T) {
 			sameExport(t, peer.Find(t, `EXPORT ([0-9a-f]{96})`), <-ended)
 			peer.Find(t, "ECHO hello")
 		})
+	}
+}
+
+// TestOpenSSLRenegotiation has a client ask for a new handshake inside its session.
+// The server takes no notice: its identity, its verification and its turns are asked
+// for once a session, and another session goes on.
+func TestOpenSSLRenegotiation(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	config := p.config(t, serverName)
+	var taken, verified atomic.Int32
+	config.Turn = func(context.Context, bool) (func(), error) { taken.Add(1); return func() {}, nil }
+	verify := config.Verify
+	config.Verify = func(chain []*x509.Certificate) (muster.Peer, error) { verified.Add(1); return verify(chain) }
+	listener := listen(t, dtls12.Limits{})
+	results := serve(t, listener, newServer(t, config))
+
+	other := dial(t, newClient(t, p.config(t, "device.example.com")), listener.Addr())
+	if other.err != nil {
+		t.Fatal(other.err)
+	}
+	beside := <-results
+	peer := mustertest.StartPeer(t, "openssl", p.opensslClient(t, listener.Addr().String(), "-msg")...)
+	peer.Find(t, opensslExport)
+	r := <-results
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	turns, chains := taken.Load(), verified.Load()
+	if _, err := io.WriteString(peer.Stdin, "R\n"); err != nil {
+		t.Fatal(err)
+	}
+	const hello = `\n +01 00 00`
+	peer.Find(t, `(?s)RENEGOTIATING.*`+hello+`.*`+hello) // and once more, as there is no answer
+
+	// What follows comes by the same socket, and so after the hellos.
+	octets := make([]byte, 10)
+	for _, from := range []result{other, beside} {
+		to := map[bool]result{true: other, false: beside}[from == beside]
+		if _, err := from.conn.Write([]byte("go on")); err != nil {
+			t.Fatal(err)
+		}
+		_ = to.conn.SetReadDeadline(time.Now().Add(patience))
+		if n, err := to.conn.Read(octets); err != nil || string(octets[:n]) != "go on" {
+			t.Errorf("beside a renegotiation, a session has %q, %v", octets[:n], err)
+		}
+	}
+	_ = r.conn.SetReadDeadline(time.Now())
+	n, err := r.conn.Read(octets)
+	if timeout, ok := errors.AsType[net.Error](err); !ok || !timeout.Timeout() {
+		t.Errorf("the session has %d octets, %v", n, err)
+	}
+	if taken.Load() != turns || verified.Load() != chains {
+		t.Errorf("a renegotiation took %d turns and %d verifications", taken.Load()-turns, verified.Load()-chains)
+	}
+	if strings.Count(peer.String(), "Keying material: ") != 1 {
+		t.Error("the session was renegotiated")
 	}
 }
