@@ -114,17 +114,17 @@ func TestWithdraw(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		w, err := e.withdraw(t.Context(), place)
+		w, _, err := e.withdraw(t.Context(), place, sealer(t, 0), false, nil)
 		if want := (archive.Withdrawn{Enrolments: 9, KeIDs: 2, Keys: 2, Kpms: 2}); err != nil || w != want {
 			t.Errorf("withdrawn %+v, want %+v; %v", w, want, err)
 		}
-		if w, err := e.withdraw(t.Context(), place); err != nil || w != (archive.Withdrawn{}) {
+		if w, _, err := e.withdraw(t.Context(), place, sealer(t, 0), false, nil); err != nil || w != (archive.Withdrawn{}) {
 			t.Errorf("withdrawn again: %+v, %v", w, err)
 		}
 		if report, err := e.check(t.Context(), place, sealer(t, 0)); err != nil || !report.Sound() || report.Sealed != 3 {
 			t.Errorf("what is left: %+v, %v", report, err)
 		}
-		if _, err := e.withdraw(t.Context(), e.place(t)); err == nil {
+		if _, _, err := e.withdraw(t.Context(), e.place(t), sealer(t, 0), false, nil); err == nil {
 			t.Error("there is no store, and something was withdrawn")
 		}
 	})

@@ -77,7 +77,7 @@ type engine struct {
 	records  func(ctx context.Context, place string) iter.Seq2[archive.Record, error]
 	fill     func(ctx context.Context, place string, records iter.Seq2[archive.Record, error], o archive.Opener, keep bool) (archive.Withdrawn, *archive.Report, error)
 	check    func(ctx context.Context, place string, o archive.Opener) (*archive.Report, error)
-	withdraw func(ctx context.Context, place string) (archive.Withdrawn, error)
+	withdraw func(ctx context.Context, place string, o archive.Opener, keep bool, later archive.Later) (archive.Withdrawn, archive.Carried, error)
 	exists   error // of a store in the place
 }
 

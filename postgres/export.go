@@ -135,10 +135,10 @@ func importTo(ctx context.Context, tx pgx.Tx, records iter.Seq2[archive.Record, 
 	if report, err = check(ctx, tx, opener); err != nil {
 		return w, nil, err
 	}
-	if err := report.Confirm(written); err != nil || keep {
+	if err := report.Confirm(written); err != nil {
 		return w, report, err
 	}
-	w, err = withdraw(ctx, tx)
+	w, err = withdraw(ctx, tx, archive.Carried{}.Withdraws(keep))
 	return w, report, err
 }
 
@@ -213,39 +213,4 @@ func (n *numbers) next(r archive.Record) []any {
 		n.last, n.value = of, n.first
 	}
 	return []any{n.value}
-}
-
-// Withdraw ends whatever may have ended after the moment to which a database has
-// returned, as by a recovery to a point in time: keys of enrolments that wait for
-// their MAF (the devices enrol again), all credentials of an Enrolee but the newest,
-// KeIDs (clients come with their KmID), registered keys (their sources register
-// again), and pre-provisioned keys (to be imported again, from the list as it is
-// now). No process may use the database before.
-func Withdraw(ctx context.Context, connection string) (w archive.Withdrawn, err error) {
-	conn, err := connectOnce(ctx, connection)
-	if err == nil {
-		defer conn.Close(context.WithoutCancel(ctx))
-		err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			if err := checkVersion(ctx, tx); err != nil {
-				return err
-			}
-			w, err = withdraw(ctx, tx)
-			return err
-		})
-	}
-	if err != nil {
-		return archive.Withdrawn{}, fmt.Errorf("withdraw: %w", err)
-	}
-	return w, nil
-}
-
-func withdraw(ctx context.Context, tx pgx.Tx) (w archive.Withdrawn, err error) {
-	for _, step := range w.Statements() {
-		tag, err := tx.Exec(ctx, step.Statement)
-		if err != nil {
-			return archive.Withdrawn{}, err
-		}
-		*step.Count = int(tag.RowsAffected())
-	}
-	return w, nil
 }

@@ -33,18 +33,11 @@ const sizeVariable = "MUSTER_ROWS"
 // written. It counts the processor time of this process and of the server's
 // backends, and the blocks that a lookup visits, which no load on the machine changes.
 func BenchmarkSize(b *testing.B) {
-	most := 10_000
-	if text := os.Getenv(sizeVariable); text != "" {
-		var err error
-		if most, err = strconv.Atoi(text); err != nil {
-			b.Fatal(err)
-		}
-	}
 	server := mustertest.NewCluster(b, "shared_buffers=1GB", "max_wal_size=8GB", "fsync=off", "autovacuum=off", "stats_fetch_consistency=none")
 	if err := postgres.Create(b.Context(), server.URL(), sealer(b)); err != nil {
 		b.Fatal(err)
 	}
-	for have, rows := 0, 10_000; rows <= most; have, rows = rows, rows*10 {
+	for have, rows := 0, 10_000; rows <= mostRows(b); have, rows = rows, rows*10 {
 		fillCredentials(b, server, have, rows)
 		_, err1 := server.SQL("VACUUM ANALYZE credential")
 		size, err2 := server.SQL("SELECT pg_total_relation_size('credential')::float / count(*) FROM credential")
@@ -106,9 +99,30 @@ func sizedCredential(t testing.TB, n int) maf.Credential {
 	}
 }
 
+// mostRows is up to how many rows a benchmark goes.
+func mostRows(b *testing.B) int {
+	text, given := os.LookupEnv(sizeVariable)
+	if !given {
+		return 10_000
+	}
+	most, err := strconv.Atoi(text)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return most
+}
+
 func fillCredentials(b *testing.B, server *mustertest.Cluster, have, rows int) {
+	columns := []string{"ke_id", "km_id", "enrolee_id", "generation", "maf_id", "data_key", "sealed", "state", "created", "expires", "ke_id_until"}
+	fill(b, server.URL(), "credential", columns, rows-have, func(i int, sealer *seal.Sealer) ([]any, error) {
+		return credentialRow(sizedCredential(b, have+i), sealer)
+	})
+}
+
+// fill copies rows to a table, sealed under data key 1.
+func fill(b *testing.B, url, table string, columns []string, rows int, row func(i int, sealer *seal.Sealer) ([]any, error)) {
 	b.Helper()
-	conn, err := pgx.Connect(b.Context(), server.URL())
+	conn, err := pgx.Connect(b.Context(), url)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -119,10 +133,7 @@ func fillCredentials(b *testing.B, server *mustertest.Cluster, have, rows int) {
 	if err := errors.Join(err, sealer.UseDataKey(1, wrapped)); err != nil {
 		b.Fatal(err)
 	}
-	columns := []string{"ke_id", "km_id", "enrolee_id", "generation", "maf_id", "data_key", "sealed", "state", "created", "expires", "ke_id_until"}
-	_, err = conn.CopyFrom(b.Context(), pgx.Identifier{"credential"}, columns, pgx.CopyFromSlice(rows-have, func(i int) ([]any, error) {
-		return credentialRow(sizedCredential(b, have+i), sealer)
-	}))
+	_, err = conn.CopyFrom(b.Context(), pgx.Identifier{table}, columns, pgx.CopyFromSlice(rows, func(i int) ([]any, error) { return row(i, sealer) }))
 	if err != nil {
 		b.Fatal(err)
 	}

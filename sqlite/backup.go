@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"muster/archive"
 )
@@ -61,7 +60,7 @@ func Backup(ctx context.Context, path, to string, opener archive.Opener) (*archi
 // is withdrawn by no rule: commands that were reported and registrations that were
 // deleted. With keep set, all is withdrawn of a table of which the later store does
 // not show the whole.
-func Restore(ctx context.Context, backup, path string, opener archive.Opener, keep bool, later Later) (w archive.Withdrawn, c Carried, err error) {
+func Restore(ctx context.Context, backup, path string, opener archive.Opener, keep bool, later archive.Later) (w archive.Withdrawn, c archive.Carried, err error) {
 	if backup, err = realPath(backup); err != nil {
 		return w, c, err
 	}
@@ -81,37 +80,38 @@ func Restore(ctx context.Context, backup, path string, opener archive.Opener, ke
 				return err
 			}
 		}
-		w, err = withdraw(ctx, draft, func(table string) bool { return !keep || slices.Contains(c.Unread, table) })
+		w, err = withdraw(ctx, draft, c.Withdraws(keep))
 		return err
 	})
 	if err != nil {
-		return archive.Withdrawn{}, Carried{}, fmt.Errorf("restore %s: %w", backup, err)
+		return archive.Withdrawn{}, archive.Carried{}, fmt.Errorf("restore %s: %w", backup, err)
 	}
 	return w, c, nil
 }
 
-// Withdraw takes back in a database, which has returned to an earlier state in
-// another way than by Restore, what Restore would have. No Store may have it open.
-func Withdraw(ctx context.Context, path string) (w archive.Withdrawn, err error) {
+// Withdraw ends in a database, which has returned to an earlier state in another way
+// than by Restore, what Restore would have. No Store may have it open.
+func Withdraw(ctx context.Context, path string, opener archive.Opener, keep bool, later archive.Later) (w archive.Withdrawn, c archive.Carried, err error) {
 	lock, err := Lock(ctx, path)
 	if err != nil {
-		return w, err
+		return w, c, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	err = snapshot(ctx, path, func(conn *sql.Conn) error {
 		_, err := schemaOf(ctx, conn)
 		return err
 	})
+	if err == nil && later != nil {
+		c, err = carry(ctx, path, opener, later)
+	}
 	if err == nil {
-		w, err = withdraw(ctx, path, every)
+		w, err = withdraw(ctx, path, c.Withdraws(keep))
 	}
 	if err != nil {
-		return archive.Withdrawn{}, fmt.Errorf("withdraw in %s: %w", path, err)
+		return archive.Withdrawn{}, archive.Carried{}, fmt.Errorf("withdraw in %s: %w", path, err)
 	}
-	return w, nil
+	return w, c, nil
 }
-
-func every(string) bool { return true }
 
 // withdraw ends what a backup cannot know to be still good, in some tables.
 func withdraw(ctx context.Context, path string, in func(table string) bool) (w archive.Withdrawn, err error) {
@@ -214,36 +214,34 @@ func RewrapDataKeys(ctx context.Context, path string, sealer interface {
 		return 0, err
 	}
 	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
-	wrapped, err := dataKeysIn(ctx, tx)
+	keys, err := dataKeysIn(ctx, tx)
 	if err != nil {
 		return 0, err
 	}
-	for id, old := range wrapped {
-		anew, err := sealer.Rewrap(id, old)
+	for _, key := range keys {
+		anew, err := sealer.Rewrap(key.ID, key.Wrapped)
 		if err != nil {
 			return 0, err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE data_key SET wrapped = ? WHERE id = ?", anew, id); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE data_key SET wrapped = ? WHERE id = ?", anew, key.ID); err != nil {
 			return 0, err
 		}
 	}
-	return len(wrapped), tx.Commit()
+	return len(keys), tx.Commit()
 }
 
-func dataKeysIn(ctx context.Context, tx *sql.Tx) (map[uint32][]byte, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT id, wrapped FROM data_key")
+func dataKeysIn(ctx context.Context, tx *sql.Tx) (keys []archive.DataKey, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT id, wrapped, created, seals FROM data_key")
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	wrapped := map[uint32][]byte{}
 	for rows.Next() {
-		var id uint32
-		var octets []byte
-		if err := rows.Scan(&id, &octets); err != nil {
+		var key archive.DataKey
+		if err := rows.Scan(key.Fields()...); err != nil {
 			return nil, err
 		}
-		wrapped[id] = octets
+		keys = append(keys, key)
 	}
-	return wrapped, rows.Err()
+	return keys, rows.Err()
 }

@@ -20,6 +20,9 @@ const readers = 4
 // Sizes are in KiB and negative, as the pragma wants them. The log is folded
 // into the file every 4,000 pages (16 MiB): more often costs syncs, less often
 // a longer log to search. secure_delete overwrites what is erased.
+//
+// A page in the cache, 4 KiB and what SQLite knows of it, takes 8 KiB of memory: the
+// allocator of this SQLite gives powers of two.
 func writerPragmas() []string {
 	return []string{
 		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "secure_delete(ON)",

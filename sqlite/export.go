@@ -98,10 +98,10 @@ func Import(ctx context.Context, path string, records iter.Seq2[archive.Record, 
 		if report, err = Check(ctx, draft, opener); err != nil {
 			return err
 		}
-		if err := report.Confirm(written); err != nil || keep {
+		if err := report.Confirm(written); err != nil {
 			return err
 		}
-		w, err = withdraw(ctx, draft, every)
+		w, err = withdraw(ctx, draft, archive.Carried{}.Withdraws(keep))
 		return err
 	})
 	if err != nil {
@@ -111,9 +111,10 @@ func Import(ctx context.Context, path string, records iter.Seq2[archive.Record, 
 }
 
 // fill makes a database of an empty file, which is of no use if that fails: so it
-// neither keeps a journal nor syncs.
+// neither keeps a journal nor syncs. Its cache takes twice the octets that the pragma
+// says: see writerPragmas.
 func fill(ctx context.Context, path string, records iter.Seq2[archive.Record, error]) (written map[string]int, err error) {
-	db, err := connect(path, []string{"journal_mode(OFF)", "synchronous(OFF)", "foreign_keys(ON)", "cache_size(-131072)", "trusted_schema(OFF)"})
+	db, err := connect(path, []string{"journal_mode(OFF)", "synchronous(OFF)", "foreign_keys(ON)", "cache_size(-65536)", "trusted_schema(OFF)"})
 	if err != nil {
 		return nil, err
 	}

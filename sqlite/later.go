@@ -5,21 +5,13 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"muster/archive"
 )
 
-// ErrEarlier: what should tell how a store went on after a backup is older than that.
-var ErrEarlier = errors.New("the later store is earlier than the backup")
-
-// A Later reads what a store held after a backup was made of it. It visits the
-// records of a table that can be read; an error says that there may be others.
-type Later func(ctx context.Context, table archive.Table, visit func(archive.Record) error) error
-
 // Leftover reads what is left of a database, whose file may be damaged. A table is
 // whole if all of its pages can be read and SQLite finds nothing wrong with it.
-func Leftover(path string) Later {
+func Leftover(path string) archive.Later {
 	return func(ctx context.Context, table archive.Table, visit func(archive.Record) error) error {
 		return snapshot(ctx, path, func(conn *sql.Conn) error {
 			if _, err := schemaOf(ctx, conn); err != nil {
@@ -51,19 +43,12 @@ func Leftover(path string) Later {
 	}
 }
 
-// Carried counts what a restored database took over from a later one.
-type Carried struct {
-	Ended  int      // records whose end, or use, the later one knows
-	Gone   int      // records that the later one had no more
-	Unread []string // tables that could not be read to their end
-}
-
 const keyTable = "key_registration"
 
 // carry ends in a database that was made of a backup what a later one shows as
 // ended: with its states, times and counts, and by what it has no more. Nothing is
 // added. A Kpm that has another record there was replaced, or sealed anew, and goes.
-func carry(ctx context.Context, path string, opener archive.Opener, later Later) (c Carried, err error) {
+func carry(ctx context.Context, path string, opener archive.Opener, later archive.Later) (c archive.Carried, err error) {
 	err = change(ctx, path, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, "CREATE TEMP TABLE seen (id INTEGER PRIMARY KEY)"); err != nil {
 			return err
@@ -71,9 +56,9 @@ func carry(ctx context.Context, path string, opener archive.Opener, later Later)
 		for _, table := range archive.Tables() {
 			var err error
 			if table.Name == "data_key" {
-				err = sameStore(ctx, tx, table, opener, later)
+				err = sameStore(ctx, tx, opener, later)
 			} else {
-				err = c.table(ctx, tx, table, later)
+				err = carryTable(ctx, tx, table, later, &c)
 			}
 			if err != nil {
 				return err
@@ -82,40 +67,24 @@ func carry(ctx context.Context, path string, opener archive.Opener, later Later)
 		return nil
 	})
 	if err != nil {
-		return Carried{}, err
+		return archive.Carried{}, err
 	}
 	return c, nil
 }
 
-// sameStore refuses a later store that is another one, or is not later: the newest
-// data key has a number that grows, and a count of its uses that does.
-func sameStore(ctx context.Context, tx *sql.Tx, table archive.Table, opener archive.Opener, later Later) error {
-	var id uint32
-	var seals int64
-	if err := tx.QueryRowContext(ctx, "SELECT id, seals FROM data_key ORDER BY id DESC LIMIT 1").Scan(&id, &seals); err != nil {
+func sameStore(ctx context.Context, tx *sql.Tx, opener archive.Opener, later archive.Later) error {
+	wrapped, err := dataKeysIn(ctx, tx)
+	if err != nil {
 		return err
 	}
-	var newest archive.DataKey
-	err := later(ctx, table, func(r archive.Record) error {
-		if key, ok := r.(*archive.DataKey); ok && key.ID >= newest.ID {
-			newest = *key
-		}
-		return archive.NewReport().Look(r, opener)
-	})
-	if err == nil && (newest.ID < id || newest.ID == id && newest.Seals < seals) {
-		err = ErrEarlier
-	}
-	if err != nil {
-		return fmt.Errorf("the later store: %w", err)
-	}
-	return nil
+	return later.Follow(ctx, wrapped, opener)
 }
 
-// table carries one table over. Only a failure of the database at hand is an error.
-func (c *Carried) table(ctx context.Context, tx *sql.Tx, table archive.Table, later Later) error {
+// carryTable carries one table over. Only a failure of the database at hand is an error.
+func carryTable(ctx context.Context, tx *sql.Tx, table archive.Table, later archive.Later, c *archive.Carried) error {
 	var failed error
 	unread := later(ctx, table, func(r archive.Record) error {
-		failed = c.record(ctx, tx, r)
+		failed = carryRecord(ctx, tx, r, c)
 		return failed
 	})
 	switch {
@@ -136,9 +105,9 @@ func (c *Carried) table(ctx context.Context, tx *sql.Tx, table archive.Table, la
 	return err
 }
 
-// record takes over how far a record has come, and notes that it was seen. The
+// carryRecord takes over how far a record has come, and notes that it was seen. The
 // higher of two states is the later.
-func (c *Carried) record(ctx context.Context, tx *sql.Tx, record archive.Record) error {
+func carryRecord(ctx context.Context, tx *sql.Tx, record archive.Record, c *archive.Carried) error {
 	const erased = "sealed = CASE WHEN ?1 >= 3 THEN NULL ELSE sealed END, data_key = CASE WHEN ?1 >= 3 THEN NULL ELSE data_key END"
 	var where, set, change string
 	var key, values []any

@@ -81,7 +81,7 @@ func newLaterScene(t *testing.T) (s laterScene) {
 	return s
 }
 
-func (s laterScene) restore(t *testing.T, keep bool, later sqlite.Later) (*sqlite.Store, archive.Withdrawn, sqlite.Carried) {
+func (s laterScene) restore(t *testing.T, keep bool, later archive.Later) (*sqlite.Store, archive.Withdrawn, archive.Carried) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "restored.db")
 	w, c, err := sqlite.Restore(t.Context(), s.backup, path, sealer(t), keep, later)
@@ -100,10 +100,10 @@ func TestRestoreWithLeftover(t *testing.T) {
 	t.Parallel()
 	s := newLaterScene(t)
 	function := s.e.KeID.MEF()
-	for _, later := range []sqlite.Later{nil, sqlite.Leftover(s.path)} {
+	for _, later := range []archive.Later{nil, sqlite.Leftover(s.path)} {
 		store, w, c := s.restore(t, true, later)
 		known := later != nil
-		if want := (sqlite.Carried{Ended: 3, Gone: 1}); known && (c.Ended != want.Ended || c.Gone != want.Gone || len(c.Unread) > 0) {
+		if want := (archive.Carried{Ended: 3, Gone: 1}); known && (c.Ended != want.Ended || c.Gone != want.Gone || len(c.Unread) > 0) {
 			t.Errorf("carried over %+v, want %+v", c, want)
 		}
 		if w != (archive.Withdrawn{}) {
@@ -143,7 +143,7 @@ func TestRestoreWithDamagedLeftover(t *testing.T) {
 	t.Parallel()
 	s := newLaterScene(t)
 	intact := sqlite.Leftover(s.path)
-	halves := func(damaged string) sqlite.Later {
+	halves := func(damaged string) archive.Later {
 		return func(ctx context.Context, table archive.Table, visit func(archive.Record) error) error {
 			if table.Name == damaged {
 				return errors.New("the disk is damaged")
@@ -206,7 +206,7 @@ func TestRestoreWithWrongLeftover(t *testing.T) {
 	} {
 		path := filepath.Join(t.TempDir(), "restored.db")
 		_, _, err := sqlite.Restore(t.Context(), c.backup, path, sealer(t), false, sqlite.Leftover(c.later))
-		if err == nil || (what == "an earlier store") != errors.Is(err, sqlite.ErrEarlier) {
+		if err == nil || (what == "an earlier store") != errors.Is(err, archive.ErrEarlier) {
 			t.Errorf("%s: %v", what, err)
 		}
 		if _, err := os.Stat(path); err == nil {

@@ -37,7 +37,7 @@ func refuseFile(err error) error {
 	case errors.Is(err, sqlite.ErrDamaged), errors.Is(err, archive.ErrDamaged):
 		return muster.Refuse(muster.CodeStoreDamaged, "%w", err)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), errors.Is(err, sqlite.ErrForeign), errors.Is(err, sqlite.ErrNewer),
-		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, sqlite.ErrEarlier), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey), errors.Is(err, archive.ErrFormat), errors.Is(err, archive.ErrNewer):
+		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, archive.ErrEarlier), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey), errors.Is(err, archive.ErrFormat), errors.Is(err, archive.ErrNewer):
 		return configErrorf("store: %w", err)
 	}
 	return muster.Refuse(muster.CodeStoreFailed, "%w", err)
@@ -126,7 +126,7 @@ one.`,
 
 // laterStore reads what a file shows of a store after a backup of it, or is nil
 // without one. An archive is read to its end first, for it is whole or worth nothing.
-func laterStore(ctx context.Context, file string, opener archive.Opener) (sqlite.Later, error) {
+func laterStore(ctx context.Context, file string, opener archive.Opener) (archive.Later, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -159,7 +159,7 @@ func laterStore(ctx context.Context, file string, opener archive.Opener) (sqlite
 	}, closeArchive()
 }
 
-func printCarried(out io.Writer, later string, c sqlite.Carried) error {
+func printCarried(out io.Writer, later string, c archive.Carried) error {
 	if later == "" {
 		return nil
 	}

@@ -57,6 +57,12 @@ func TestStoreGoesToPostgreSQLAndBack(t *testing.T) {
 	if lines(t, before) != lines(t, after) {
 		t.Error("the store that came back is another")
 	}
+	for _, config := range []string{database, back} {
+		wantText(run(exitUsage, "withdraw", "--config", config, "--accept-older"), "needs --later")
+		out := run(exitOK, "withdraw", "--config", config, "--accept-older", "--later", before)
+		wantText(out, "0 records have ended and 0 are gone")
+		wantText(out, "withdrawn: 0 enrolments")
+	}
 	wantText(run(exitOK, "withdraw", "--config", database), "withdrawn: 1 enrolments")
 	wantText(run(exitOK, "check", "--config", database), "0 sealed keys")
 	wantText(run(exitOK, "withdraw", "--config", back), "withdrawn: 1 enrolments")
