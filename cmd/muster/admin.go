@@ -108,7 +108,7 @@ func (s *service) serveAdmin(config adminConfig, profile cert.Profile, sources c
 	})
 	door := newAdminDoor(&boundedListener{Listener: listener}, operators.TLS(func() (*tls.Certificate, error) { return s.own.get() }))
 	server := &http.Server{
-		Handler: operators, TLSConfig: door.config, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler: operators, TLSConfig: door.config.Clone(), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ReadTimeout: adminReadTime, WriteTimeout: adminWriteTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 		BaseContext: func(net.Listener) context.Context { return s.base },
 	}

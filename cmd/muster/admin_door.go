@@ -17,7 +17,7 @@ const adminTurns = 1
 // each waits for its turn.
 type adminDoor struct {
 	net.Listener
-	config *tls.Config
+	config *tls.Config // an http.Server needs a copy, for it changes its own
 	turns  *turnstile
 	inside chan net.Conn
 	shut   chan struct{} // closed when nobody comes in any more

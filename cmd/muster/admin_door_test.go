@@ -19,7 +19,7 @@ func TestOperatorsWaitForTheirTurn(t *testing.T) {
 	must(t, err)
 	own := mustertest.NewPKI(t).Function(t, labMEF).TLS()
 	door := newAdminDoor(&boundedListener{Listener: socket}, &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: []string{"h2"}})
-	server := http.Server{TLSConfig: door.config, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })}
+	server := http.Server{TLSConfig: door.config.Clone(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })}
 	var running sync.WaitGroup
 	running.Go(func() { _ = door.open(t.Context()) })
 	running.Go(func() { _ = server.Serve(door) })
