@@ -86,7 +86,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if _, pattern := s.mux.Handler(r); pattern == "" {
-		err := muster.Refuse(muster.CodeResourceUnknown, "there is no %s %s", r.Method, r.URL.Path)
+		err := muster.Refuse(muster.CodeResourceUnknown, "this function has no %s %s", r.Method, r.URL.Path)
 		if wantsPage(r) {
 			s.refusePage(w, r, err)
 		} else {

@@ -35,8 +35,9 @@ function follow(feed) {
   });
 
   const source = new EventSource('/v1/events');
-  source.addEventListener('open', () => { state.textContent = 'Connected: events show here as they happen.'; });
+  source.addEventListener('open', () => { state.textContent = 'Connected: events show here as they happen.'; state.dataset.feedState = 'open'; });
   source.addEventListener('error', () => {
+    state.dataset.feedState = '';
     state.textContent = source.readyState === EventSource.CLOSED ? 'Not connected. Load the page again.' : 'Connection lost. It is tried again.';
   });
   for (const kind of feed.dataset.feed.split(' ')) {
