@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// allocationsFile is where a package keeps what was recorded of its own.
+// allocationsFile is where a package keeps what was recorded of its own costs.
 var allocationsFile = filepath.Join("testdata", "allocations.json")
 
 // Allocations returns how many allocations f makes, by itself and in the goroutines
@@ -29,26 +29,39 @@ func Allocations(t testing.TB, name string, f func()) float64 {
 	for range attempts - 1 { // what else goes on allocates as well
 		least = min(least, testing.AllocsPerRun(runs, f))
 	}
-	recorded := readAllocations(t)
+	hold(t, name, "allocations", least, func(r *record) map[string]float64 { return r.Allocations })
+	return least
+}
+
+// Count fails the test if what it has counted, as calls or octets, is more than a
+// tenth beyond what was recorded under the name, on the terms of Allocations but for
+// the race detector, which changes no count.
+func Count(t testing.TB, name, unit string, counted float64) {
+	t.Helper()
+	hold(t, name, unit, counted, func(r *record) map[string]float64 { return r.Counts })
+}
+
+func hold(t testing.TB, name, unit string, got float64, of func(*record) map[string]float64) {
+	t.Helper()
+	recorded := readRecord(t)
 	release := releaseOf(runtime.Version())
 	if os.Getenv("MUSTER_UPDATE") != "" {
 		recorded.Go = release
-		recorded.Allocations[name] = least
+		of(&recorded)[name] = got
 		recorded.write(t)
-		return least
+		return
 	}
-	want, known := recorded.Allocations[name]
+	want, known := of(&recorded)[name]
 	switch {
 	case !known:
-		t.Errorf("%s: %v allocations, of which nothing is recorded; MUSTER_UPDATE=1 records it", name, least)
+		t.Errorf("%s: %v %s, of which nothing is recorded; MUSTER_UPDATE=1 records it", name, got, unit)
 	case recorded.Go != release:
-		t.Skipf("%s: %v allocations; %v were recorded by %s", name, least, want, recorded.Go)
-	case exceeds(least, want):
-		t.Errorf("%s: %v allocations, more than a tenth beyond the %v that are recorded", name, least, want)
+		t.Skipf("%s: %v %s; %v were recorded by %s", name, got, unit, want, recorded.Go)
+	case exceeds(got, want):
+		t.Errorf("%s: %v %s, more than a tenth beyond the %v that are recorded", name, got, unit, want)
 	default:
-		t.Logf("%s: %v allocations, %v recorded", name, least, want)
+		t.Logf("%s: %v %s, %v recorded", name, got, unit, want)
 	}
-	return least
 }
 
 func exceeds(got, recorded float64) bool { return got > recorded*1.1 }
@@ -62,12 +75,13 @@ func releaseOf(version string) string {
 // A record is what a package's tests have recorded.
 type record struct {
 	Go          string             `json:"go"`
-	Allocations map[string]float64 `json:"allocations"`
+	Allocations map[string]float64 `json:"allocations,omitempty"`
+	Counts      map[string]float64 `json:"counts,omitempty"`
 }
 
-func readAllocations(t testing.TB) record {
+func readRecord(t testing.TB) record {
 	t.Helper()
-	r := record{Allocations: map[string]float64{}}
+	r := record{Allocations: map[string]float64{}, Counts: map[string]float64{}}
 	octets, err := os.ReadFile(allocationsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r

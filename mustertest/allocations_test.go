@@ -2,6 +2,7 @@ package mustertest
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 )
 
@@ -48,10 +49,18 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("%d of 20 recorded: %+v", n, fmt.Sprint(r.failed, r.skipped))
 		}
 	}
-	old := readAllocations(t)
+	old := readRecord(t)
 	old.Go = "go1.1"
 	old.write(t)
 	if r := check(40); r.failed || !r.skipped {
 		t.Error("what another release has recorded decides")
+	}
+	old.Go, old.Counts = releaseOf(runtime.Version()), map[string]float64{"calls": 10}
+	old.write(t)
+	for n, failing := range map[float64]bool{9: false, 11: false, 11.5: true} {
+		r := &recorder{TB: t}
+		if Count(r, "calls", "calls", n); r.failed != failing {
+			t.Errorf("%v of 10 counted: %v", n, r.failed)
+		}
 	}
 }

@@ -47,9 +47,10 @@ With --rate, operations begin at that rate whether or not earlier ones have ende
 and latency counts from the intended begin: what waits behind a stall is not left out.
 
 With --config, once for each device, devices, MEF and MAF are those of the configurations
-that muster enrol reads, wherever they are. The CPU time of such servers is unknown;
-the devices enrol again and again, and their files stay as they are. Retrievals need
-one more device, which registers the key.`,
+that muster enrol reads, wherever they are. The CPU time and the memory of such servers
+are unknown; the devices enrol again and again, and their files stay as they are. Before
+each attachment its device enrols, which counts as the client's CPU time, but not as
+latency. Retrievals need one more device, which registers the key.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b.via, b.notes = transport(via), cmd.ErrOrStderr()
@@ -113,8 +114,10 @@ func (b *bench) check() error {
 		return muster.Refuse(muster.CodeUsage, "--rate is from 0 to 1000000, --duration and --runs are positive, --warm-up is not negative")
 	case b.sessions < 0 || b.sessions > 10_000:
 		return muster.Refuse(muster.CodeUsage, "--sessions is from 0 to 10000")
-	case len(b.configs) > 0 && (b.operation == opAttachment || b.sessions > 0):
-		return muster.Refuse(muster.CodeUsage, "attachments and the memory of sessions are measured with new devices, not with --config")
+	case len(b.configs) > 0 && b.sessions > 0:
+		return muster.Refuse(muster.CodeUsage, "with --config, servers are elsewhere, and what memory sessions take there is unknown: leave out --sessions")
+	case len(b.configs) > 0 && b.profiles != "":
+		return muster.Refuse(muster.CodeUsage, "with --config, servers are elsewhere, and nothing profiles them: leave out --profiles")
 	case len(b.configs) == 1 && b.operation == opRetrieval:
 		return muster.Refuse(muster.CodeUsage, "retrievals need one --config more than devices that retrieve")
 	}
@@ -155,12 +158,13 @@ func (b *bench) elsewhere(ctx context.Context) (*benchReport, error) {
 			return nil, err
 		}
 		config.MEF.Transport, config.MAF.Transport = b.via, b.via
-		device, closeDevice, err := newEnroleeWith(config, io.Discard, new(memoryKeyring))
+		keys := new(memoryKeyring)
+		device, closeDevice, err := newEnroleeWith(config, io.Discard, keys)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = closeDevice() }()
-		devices = append(devices, benchDevice{Enrolee: device, id: config.EnroleeID})
+		devices = append(devices, benchDevice{Enrolee: device, id: config.EnroleeID, keys: keys})
 	}
 	if b.concurrency = len(devices); b.operation == opRetrieval {
 		b.concurrency-- // the last one registers the key
@@ -170,7 +174,7 @@ func (b *bench) elsewhere(ctx context.Context) (*benchReport, error) {
 
 // measure lets devices make the load. The servers are nil if they are elsewhere.
 func (b *bench) measure(ctx context.Context, servers *benchServers, source func(n int) (benchDevice, error)) (*benchReport, error) {
-	work, err := newWorkload(ctx, b.operation, b.concurrency, source)
+	work, err := newWorkload(ctx, b.operation, b.concurrency, servers != nil, source)
 	if err != nil {
 		return nil, err
 	}

@@ -148,7 +148,7 @@ func (s *sample) add(other *sample) {
 }
 
 // A benchRun is the figures of one run: latencies in milliseconds, CPU times in
-// microseconds for each operation that succeeded, 0 where the system does not tell.
+// microseconds for each operation that succeeded, those of servers absent where nobody tells.
 type benchRun struct {
 	Succeeded int     `json:"succeeded"`
 	Failed    int     `json:"failed"`

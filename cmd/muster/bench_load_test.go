@@ -75,7 +75,7 @@ func TestBenchCommandLine(t *testing.T) {
 	for _, wrong := range [][]string{
 		{"--operation", "attach"}, {"--transport", "udp"}, {"--concurrency", "0"}, {"--concurrency", "129"},
 		{"--rate", "-1"}, {"--rate", "NaN"}, {"--duration", "0s"}, {"--warm-up", "-1s"}, {"--runs", "0"}, {"--sessions", "-1"},
-		{"--config", "x.yaml", "--operation", "attachment"}, {"--config", "x.yaml", "--sessions", "8"},
+		{"--config", "x.yaml", "--operation", "retrieval"}, {"--config", "x.yaml", "--sessions", "8"}, {"--config", "x.yaml", "--profiles", "."},
 	} {
 		cmd := newBenchCommand()
 		cmd.SetArgs(wrong)

@@ -74,7 +74,7 @@ func (r *benchReport) print(out io.Writer) error {
 		fmt.Fprintf(&text, "%-26s%12.1f%12.1f%12.1f\n", figure.name, s.Min, s.Median, s.Max)
 	}
 	if r.Elsewhere {
-		text.WriteString("The CPU time of the servers is not known: they were here before.\n")
+		text.WriteString("The CPU time and the memory of the servers are not known: they are elsewhere.\n")
 	}
 	if r.Memory != nil {
 		fmt.Fprintf(&text, "\n%-26s%12.1f\n%-26s%12.1f\n", "KiB an idle session", r.Memory.Idle/1024, "KiB a half-open session", r.Memory.HalfOpen/1024)

@@ -33,13 +33,16 @@ type workload struct {
 	close func()
 }
 
-// newWorkload makes the devices of a workload ready. A source gives the n-th device
-// anew in each call.
-func newWorkload(ctx context.Context, kind string, concurrency int, source func(n int) (benchDevice, error)) (*workload, error) {
+// newWorkload makes the devices of a workload ready. A source gives the n-th device,
+// in each call another one if they are made anew.
+func newWorkload(ctx context.Context, kind string, concurrency int, anew bool, source func(n int) (benchDevice, error)) (*workload, error) {
 	switch kind {
 	case opEnrolment:
 		return enrolments(concurrency, source), nil
 	case opAttachment:
+		if !anew {
+			return enrolledAttachments(ctx, concurrency, source), nil
+		}
 		return attachments(concurrency, source), nil
 	case opReattachment:
 		return reattachments(ctx, concurrency, source)
@@ -94,6 +97,25 @@ func attachments(concurrency int, source func(n int) (benchDevice, error)) *work
 			device := ready[n][0]
 			ready[n] = ready[n][1:]
 			return attaching(device), nil
+		})
+	}
+	return w
+}
+
+// enrolledAttachments are attachments of devices each of which enrols shortly before:
+// an enrolment takes the place of the device's last one, so that none can be made
+// ahead of a run.
+func enrolledAttachments(ctx context.Context, concurrency int, source func(n int) (benchDevice, error)) *workload {
+	w := &workload{close: func() {}}
+	for n := range concurrency {
+		w.operations = append(w.operations, func() (action, error) {
+			device, err := source(n)
+			if err != nil {
+				return nil, err
+			}
+			device.keys.kept = enrolee.Credentials{} // which would serve if the new one did not
+			_, err = device.Enrol(ctx)
+			return attaching(device), err
 		})
 	}
 	return w
