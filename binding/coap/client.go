@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"muster"
 	"muster/primitive"
 )
 
@@ -26,7 +27,7 @@ const (
 var (
 	// ErrNoAnswer is returned when the server acknowledged no transmission, or did
 	// acknowledge and then not answer in time.
-	ErrNoAnswer = errors.New("no answer from the CoAP server")
+	ErrNoAnswer error = muster.Refuse(muster.CodeUnreachable, "no answer from the CoAP server")
 	// ErrReset is returned when the server rejected the message.
 	ErrReset = errors.New("the CoAP server rejected the message")
 )
@@ -219,7 +220,7 @@ func (c *Client) roundTrip(ctx context.Context, m *Message) (*Message, error) {
 	timeout := time.Duration(float64(ackTimeout) * (1 + c.config.Jitter()*(ackRandomFactor-1)))
 	for range 1 + maxRetransmit {
 		if _, err := c.conn.Write(datagram); err != nil {
-			return nil, err
+			return nil, cutOff(err)
 		}
 		answer, acknowledged, err := c.await(ctx, m, time.Now().Add(timeout))
 		if answer != nil || err != nil {
@@ -255,13 +256,19 @@ func (c *Client) await(ctx context.Context, m *Message, deadline time.Time) (ans
 			return nil, false, nil
 		}
 		if err != nil {
-			return nil, false, err
+			return nil, false, cutOff(err)
 		}
 		answer, acknowledged, err = c.accept(m, c.buffer[:n])
 		if answer != nil || acknowledged || err != nil {
 			return answer, acknowledged, err
 		}
 	}
+}
+
+// cutOff is the error for an association that ends before the answer: a server closes
+// it when it stops, or has no capacity for the session, and may be asked again later.
+func cutOff(err error) error {
+	return muster.Refuse(muster.CodeUnreachable, "the association has ended: %w", err)
 }
 
 // accept looks at a datagram while m waits for its answer. All results are zero if

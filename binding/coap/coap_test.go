@@ -186,3 +186,21 @@ func TestClientGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// TestServerEnds has a server close the association in place of an answer: the client
+// may come again.
+func TestServerEnds(t *testing.T) {
+	t.Parallel()
+	conn, server := datagramPair(t, faithful, faithful)
+	client := newClient(t, conn)
+	go func() {
+		_, _ = server.Read(make([]byte, 2048))
+		_ = conn.Close() // as pion ends the association of a peer that said farewell
+	}()
+	for range 2 {
+		_, err := client.Do(t.Context(), &primitive.Request{Operation: primitive.Retrieve, To: "-"})
+		if code := muster.CodeOf(err); code != muster.CodeUnreachable {
+			t.Errorf("the error %v has the code %q", err, code)
+		}
+	}
+}

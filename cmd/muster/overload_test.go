@@ -221,7 +221,7 @@ func (s *stampede) measure(t *testing.T, session enrolee.Conn) {
 		interval := lasts / time.Duration(excess*max(1, peak.enrolled))
 		for intended := time.Now(); sleep(ctx, time.Until(intended)) == nil; intended = intended.Add(interval) {
 			came++
-			all.Go(func() { s.attempt(ctx) })
+			all.Go(func() { s.attempt(context.WithoutCancel(ctx)) }) // what has begun counts
 		}
 		all.Wait()
 	})

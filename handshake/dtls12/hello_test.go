@@ -130,3 +130,39 @@ func FuzzHello(f *testing.F) {
 		}
 	})
 }
+
+// TestStrays has the hellos of a client arrive, and those that return with the cookie
+// of another handshake, or to the handshake of another client.
+func TestStrays(t *testing.T) {
+	t.Parallel()
+	w := &wire{attempt: &attempt{}}
+	strays := func(random byte, cookie string) bool {
+		body := clientHello(t, "mef.example.com")
+		body[versionSize] = random
+		const at = versionSize + randomSize + 1 // after an empty session
+		body[at] = byte(len(cookie))
+		body = slices.Insert(body, at+1, []byte(cookie)...)
+		for r := range records(datagram(body, uint16(min(len(cookie), 1)), 0, len(body))) {
+			return w.strays(r)
+		}
+		t.Fatal("no record")
+		return false
+	}
+	if strays(1, "") {
+		t.Error("the first hello is a stray")
+	}
+	request := datagram([]byte("\xfe\xfd\x06cookie"), 0, 0, 9)
+	request[recordHeader] = typeHelloVerify
+	for r := range records(request) {
+		w.noteAnswer(r)
+	}
+	for _, c := range []struct {
+		random byte
+		cookie string
+		want   bool
+	}{{1, "", false}, {1, "cookie", false}, {1, "former", true}, {1, "cook", true}, {2, "cookie", true}, {2, "", true}} {
+		if got := strays(c.random, c.cookie); got != c.want {
+			t.Errorf("a hello of client %d with the cookie %q is a stray: %v", c.random, c.cookie, got)
+		}
+	}
+}
