@@ -6,7 +6,7 @@
 // An archive begins with a header, has a line for each record, and ends with a
 // line that counts the records and has the SHA-256 of all before it:
 //
-//	{"format":"muster-store","version":1,"engine":"sqlite","schema":4,"function":"mef.example.org","created":"2026-01-31T12:00:00Z"}
+//	{"format":"muster-store","version":2,"engine":"sqlite","schema":4,"function":"mef.example.org","created":"2026-01-31T12:00:00Z"}
 //	{"table":"data_key","id":1,"wrapped":"…","created":1769860800,"seals":1}
 //	{"table":"enrolment","ke_id":"0123…@mef.example.org", …}
 //	{"table":"end","counts":{"data_key":1,"enrolment":1},"sha256":"…"}
@@ -42,7 +42,7 @@ import (
 
 const (
 	format  = "muster-store"
-	version = 1
+	version = 2 // 1 has no audit logs
 	// maxLine bounds a line, in octets. The longest by far describes a command.
 	maxLine = 4 << 20
 )

@@ -265,7 +265,7 @@ func TestOtherFiles(t *testing.T) {
 		"{\"format\":\"tar\"}\n":   archive.ErrFormat,
 		"[]\n":                     archive.ErrFormat,
 		strings.Repeat("x", 5<<20): archive.ErrFormat,
-		`{"format":"muster-store","version":2,"future":true}` + "\n":                                                           archive.ErrNewer,
+		`{"format":"muster-store","version":3,"future":true}` + "\n":                                                           archive.ErrNewer,
 		`{"format":"muster-store","version":1}` + "\n":                                                                         archive.ErrDamaged,
 		`{"format":"muster-store","version":1,"engine":"x","schema":1,"created":"yesterday"}` + "\n":                           archive.ErrDamaged,
 		`{"format":"muster-store","version":1,"engine":"x","schema":1,"created":"2026-01-01T00:00:00Z","colour":"red"}` + "\n": archive.ErrDamaged,

@@ -65,6 +65,8 @@ type store interface {
 	tef.Store
 	tef.KeyStore
 	tef.CommandStore
+	AppendAudit(ctx context.Context, log string, first uint64, lines []string) error
+	PruneAudit(ctx context.Context, log string, seq uint64, hash muster.Digest) error
 	Close() error
 }
 
@@ -286,6 +288,9 @@ func populate(t testing.TB, s store) {
 	_, err = s.ImportKpms(ctx, list)
 	must(err)
 	must(s.ActivateKpm(ctx, list.Kpms[2].KpmID, now()))
+	must(s.AppendAudit(ctx, "mef-1", 1, []string{`{"seq":1}`, `{"seq":2,"what":"<é>"}`, `{"seq":3}`}))
+	must(s.AppendAudit(ctx, "maf-1", 7, []string{`{"seq":7}`}))
+	must(s.PruneAudit(ctx, "mef-1", 1, digest(1)))
 }
 
 func keys(t testing.TB, s store) {

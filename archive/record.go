@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -51,7 +52,15 @@ var tables = []Table{
 		"function, registration, position", func() Record { return new(Command) }, false},
 	{"kpm", []string{"kpm_id", "enrolee_id", "generation", "data_key", "sealed", "state", "created", "until"},
 		"kpm_id", func() Record { return new(Kpm) }, true},
+	{auditPrefix + "anchor", []string{"log", "seq", "hash", "pruned"}, "log, seq", func() Record { return new(AuditAnchor) }, true},
+	{auditPrefix + "entry", []string{"log", "seq", "line"}, "log, seq", func() Record { return new(AuditEntry) }, true},
 }
+
+const auditPrefix = "audit_"
+
+// Ends reports whether records of the table end: those of audit logs do not, and a
+// later store has nothing to say of them.
+func (t Table) Ends() bool { return !strings.HasPrefix(t.Name, auditPrefix) }
 
 // Tables returns what a store holds, in the order of an archive.
 func Tables() []Table { return append([]Table(nil), tables...) }
@@ -383,6 +392,44 @@ func (r *Kpm) open(o Opener) (bool, error) {
 		return err
 	})
 }
+
+// An AuditAnchor is where an audit log begins since it was pruned: after the entry with
+// a number and a hash. Of several, the last counts.
+type AuditAnchor struct {
+	Log    string `json:"log"`
+	Seq    int64  `json:"seq"`
+	Hash   string `json:"hash"`
+	Pruned int64  `json:"pruned"`
+}
+
+// Table implements Record.
+func (*AuditAnchor) Table() string { return auditPrefix + "anchor" }
+
+// Fields implements Record.
+func (r *AuditAnchor) Fields() []any { return []any{&r.Log, &r.Seq, &r.Hash, &r.Pruned} }
+
+func (r *AuditAnchor) key() string { return logKey(r.Log, r.Seq) }
+
+func (r *AuditAnchor) open(Opener) (bool, error) { return false, areText(r.Log, r.Hash) }
+
+// An AuditEntry is a line of an audit log. The chain of a log is its reader's to check.
+type AuditEntry struct {
+	Log  string `json:"log"`
+	Seq  int64  `json:"seq"`
+	Line string `json:"line"`
+}
+
+// Table implements Record.
+func (*AuditEntry) Table() string { return auditPrefix + "entry" }
+
+// Fields implements Record.
+func (r *AuditEntry) Fields() []any { return []any{&r.Log, &r.Seq, &r.Line} }
+
+func (r *AuditEntry) key() string { return logKey(r.Log, r.Seq) }
+
+func (r *AuditEntry) open(Opener) (bool, error) { return false, areText(r.Log, r.Line) }
+
+func logKey(log string, seq int64) string { return fmt.Sprintf("%s\x00%020d", log, seq) }
 
 // areText refuses what JSON would alter, or PostgreSQL would not take.
 func areText(texts ...string) error {

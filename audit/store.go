@@ -5,16 +5,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"muster"
 )
 
 // A Store keeps the lines of logs, each log under a name, and has no way to change
-// or remove one. Its methods may be called by many goroutines at once.
+// one, nor to remove one but together with all before it. Its methods may be called by many goroutines at once.
 type Store interface {
 	// AppendAudit adds lines, the first of which has the number first. They are
 	// durable together when it returns nil. Of a log that has lines, the first is at
 	// most one beyond its last; lines that are there already have to be the same.
 	AppendAudit(ctx context.Context, log string, first uint64, lines []string) error
-	// AuditEnd returns the number of a log's last line, 0 if it has none.
+	// AuditAnchor returns the number and hash of the last line that was pruned from a
+	// log, zero without one.
+	AuditAnchor(ctx context.Context, log string) (seq uint64, hash muster.Digest, err error)
+	// PruneAudit removes the lines up to a number, which has to be there, and makes its
+	// hash the anchor of the log. What is interrupted is completed by the same call.
+	PruneAudit(ctx context.Context, log string, seq uint64, hash muster.Digest) error
+	// AuditEnd returns the number of a log's last line, pruned or not, 0 if it had none.
 	AuditEnd(ctx context.Context, log string) (uint64, error)
 	// AuditLines returns at most limit lines of a log after a number, in order.
 	AuditLines(ctx context.Context, log string, after uint64, limit int) ([]string, error)
@@ -129,6 +137,34 @@ func (b *backlog) catchUp() error {
 	}
 	b.lines = b.lines[:0]
 	return nil
+}
+
+// Anchor returns the head after which the log begins that a Store has under a name:
+// the zero Head, or the last entry that was pruned.
+func Anchor(ctx context.Context, store Store, log string) (Head, error) {
+	seq, hash, err := store.AuditAnchor(ctx, log)
+	return Head{seq, hash}, err
+}
+
+// Prune verifies the log that a Store has under a name, as VerifyStore does from its
+// anchor on, and then removes the entries that are older than before, up to the first
+// that is not. It returns the anchor that was and the one that is, after which the log
+// begins now. Nothing is removed from a log that is not what was written.
+func Prune(ctx context.Context, store Store, log string, before time.Time, pinned Head) (was, is Head, err error) {
+	if was, err = Anchor(ctx, store, log); err != nil {
+		return was, was, err
+	}
+	is = was
+	newer := false
+	_, err = VerifyStore(ctx, store, log, was, pinned, func(e Entry) {
+		if newer = newer || !e.Time.Before(before); !newer && err == nil {
+			is, err = ParseHead(fmt.Sprintf("%d:%s", e.Seq, e.Hash))
+		}
+	})
+	if err != nil || is == (Head{}) {
+		return was, was, err
+	}
+	return was, is, store.PruneAudit(ctx, log, is.Seq, is.Hash) // also to complete what was interrupted
 }
 
 // VerifyStore is Verify for a log that a Store has under a name.

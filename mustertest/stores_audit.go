@@ -6,12 +6,15 @@ import (
 	"slices"
 	"testing"
 
+	"muster"
 	"muster/tef"
 )
 
 // auditStore is what audit.Store says, whose package this one does not know.
 type auditStore interface {
 	AppendAudit(ctx context.Context, log string, first uint64, lines []string) error
+	AuditAnchor(ctx context.Context, log string) (uint64, muster.Digest, error)
+	PruneAudit(ctx context.Context, log string, seq uint64, hash muster.Digest) error
 	AuditEnd(ctx context.Context, log string) (uint64, error)
 	AuditLines(ctx context.Context, log string, after uint64, limit int) ([]string, error)
 }
@@ -54,4 +57,40 @@ func AuditStore[S auditStore](t *testing.T, open func(testing.TB) (S, func() S))
 			t.Errorf("%s after %d: %q, %v; want %q", page.log, page.after, got, err, page.want)
 		}
 	}
+
+	const many = 450 // more than go at once
+	one, other := muster.DigestOf([]byte("one")), muster.DigestOf([]byte("other"))
+	prune := func(what string, seq uint64, hash muster.Digest, want error) {
+		t.Helper()
+		wantError(t, what, store.PruneAudit(t.Context(), "mef-1", seq, hash), want)
+	}
+	wantAnchor := func(log string, wantSeq uint64, wantHash muster.Digest) {
+		t.Helper()
+		if seq, hash, err := store.AuditAnchor(t.Context(), log); err != nil || seq != wantSeq || hash != wantHash {
+			t.Errorf("%s begins after %d, %v, %v; want %d, %v", log, seq, hash, err, wantSeq, wantHash)
+		}
+	}
+	wantError(t, "many more", store.AppendAudit(t.Context(), "mef-1", 6, lines(6, many)), nil)
+	prune("what is not there", many+1, one, tef.ErrUnknown)
+	prune("nothing", 0, one, tef.ErrUnknown)
+	wantAnchor("mef-1", 0, muster.Digest{})
+	prune("a few", 3, one, nil)
+	prune("the same again", 3, one, nil)
+	prune("the same with another hash", 3, other, tef.ErrConflict)
+	prune("what is gone", 2, other, tef.ErrUnknown)
+	prune("most", many-1, other, nil)
+	wantAnchor("mef-1", many-1, other)
+	wantAnchor("mef-2", 0, muster.Digest{})
+	wantEnd("mef-1", many)
+	wantEnd("mef-2", 41)
+	if got, err := store.AuditLines(t.Context(), "mef-1", 0, many); err != nil || !slices.Equal(got, lines(many, many)) {
+		t.Errorf("what is left: %q, %v", got, err)
+	}
+	wantError(t, "what is pruned and what is left", store.AppendAudit(t.Context(), "mef-1", many-2, lines(many-2, many)), nil)
+	wantError(t, "another than what is left", store.AppendAudit(t.Context(), "mef-1", many-1, lines(many-2, many-1)), tef.ErrConflict)
+	prune("all", many, one, nil)
+	wantEnd("mef-1", many)
+	wantError(t, "a gap behind what is pruned", store.AppendAudit(t.Context(), "mef-1", many+2, lines(many+2, many+2)), tef.ErrConflict)
+	wantError(t, "the next", store.AppendAudit(t.Context(), "mef-1", many, lines(many, many+1)), nil)
+	wantEnd("mef-1", many+1)
 }

@@ -64,7 +64,7 @@ func carry(ctx context.Context, tx pgx.Tx, opener archive.Opener, later archive.
 	for _, table := range archive.Tables() {
 		if table.Name == "data_key" {
 			err = sameStore(ctx, tx, table, opener, later)
-		} else {
+		} else if table.Ends() {
 			err = carryTable(ctx, tx, table, later, &c)
 		}
 		if err != nil {

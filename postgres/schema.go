@@ -191,6 +191,33 @@ CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_en
 `, `
 DROP TABLE audit_entry;
 DROP FUNCTION audit_entry_stays;
+`}, {`
+CREATE TABLE audit_anchor (
+	log text COLLATE "C" NOT NULL,
+	seq bigint NOT NULL CHECK (seq > 0),
+	hash text NOT NULL,
+	pruned bigint NOT NULL,
+	CONSTRAINT audit_anchor_key PRIMARY KEY (log, seq)
+);
+CREATE TRIGGER audit_anchor_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_anchor
+	FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_stays();
+CREATE FUNCTION audit_entry_goes() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN
+		IF NOT EXISTS (SELECT 1 FROM audit_anchor WHERE log = OLD.log AND seq >= OLD.seq) THEN RAISE EXCEPTION 'audit entries stay'; END IF;
+		RETURN OLD;
+	END $$;
+DROP TRIGGER audit_entry_stays ON audit_entry;
+CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR TRUNCATE ON audit_entry
+	FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_stays();
+CREATE TRIGGER audit_entry_goes BEFORE DELETE ON audit_entry
+	FOR EACH ROW EXECUTE FUNCTION audit_entry_goes();
+`, `
+DROP TRIGGER audit_entry_goes ON audit_entry;
+DROP FUNCTION audit_entry_goes;
+DROP TRIGGER audit_entry_stays ON audit_entry;
+CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
+	FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_stays();
+DROP TABLE audit_anchor;
 `}}
 }
 

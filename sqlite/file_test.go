@@ -328,7 +328,7 @@ func TestFirstVersionIsBroughtForward(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	edit(t, path, `DROP TABLE key_target; DROP TABLE key_registration; DROP TABLE command; DROP TABLE kpm; DROP TABLE audit_entry; PRAGMA user_version = 1;
+	edit(t, path, `DROP TABLE key_target; DROP TABLE key_registration; DROP TABLE command; DROP TABLE kpm; DROP TABLE audit_entry; DROP TABLE audit_anchor; PRAGMA user_version = 1;
 		DROP INDEX enrolment_data_key; DROP INDEX credential_data_key;
 		UPDATE data_key SET seals = seals`)
 	store = openAt(t, path)

@@ -57,7 +57,7 @@ func carry(ctx context.Context, path string, opener archive.Opener, later archiv
 			var err error
 			if table.Name == "data_key" {
 				err = sameStore(ctx, tx, opener, later)
-			} else {
+			} else if table.Ends() {
 				err = carryTable(ctx, tx, table, later, &c)
 			}
 			if err != nil {

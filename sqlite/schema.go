@@ -156,6 +156,20 @@ CREATE TABLE audit_entry (
 ) STRICT;
 CREATE TRIGGER audit_entry_unchanged BEFORE UPDATE ON audit_entry BEGIN SELECT RAISE(ABORT, 'audit entries stay as they are'); END;
 CREATE TRIGGER audit_entry_kept BEFORE DELETE ON audit_entry BEGIN SELECT RAISE(ABORT, 'audit entries stay'); END;
+`, `
+CREATE TABLE audit_anchor (
+	log TEXT NOT NULL,
+	seq INTEGER NOT NULL CHECK (seq > 0),
+	hash TEXT NOT NULL,
+	pruned INTEGER NOT NULL,
+	PRIMARY KEY (log, seq)
+) STRICT;
+CREATE TRIGGER audit_anchor_unchanged BEFORE UPDATE ON audit_anchor BEGIN SELECT RAISE(ABORT, 'audit anchors stay as they are'); END;
+CREATE TRIGGER audit_anchor_kept BEFORE DELETE ON audit_anchor BEGIN SELECT RAISE(ABORT, 'audit anchors stay'); END;
+DROP TRIGGER audit_entry_kept;
+CREATE TRIGGER audit_entry_kept BEFORE DELETE ON audit_entry
+	WHEN NOT EXISTS (SELECT 1 FROM audit_anchor WHERE log = OLD.log AND seq >= OLD.seq)
+	BEGIN SELECT RAISE(ABORT, 'audit entries stay'); END;
 `}
 }
 

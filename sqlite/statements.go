@@ -57,7 +57,7 @@ type writeStatements struct {
 
 	commandRow, insertCommand, issueCommand, reportCommand, sweepCommands *sql.Stmt
 
-	auditEnd, auditLine, insertAudit *sql.Stmt
+	auditEnd, auditAnchor, auditLine, insertAudit, insertAnchor, pruneAudit *sql.Stmt
 
 	swap           [sealedTableCount]*sql.Stmt
 	forgetDataKeys *sql.Stmt
@@ -171,6 +171,9 @@ func (w *writeStatements) all() []statement {
 		{&w.commandRow, "SELECT description FROM command WHERE function = ? AND registration = ? AND cmd_id = ?"},
 		{&w.auditEnd, selectAuditEnd},
 		{&w.auditLine, "SELECT line FROM audit_entry WHERE log = ?1 AND seq = ?2"},
+		{&w.auditAnchor, selectAuditAnchor},
+		{&w.insertAnchor, "INSERT INTO audit_anchor (log, seq, hash, pruned) VALUES (?1, ?2, ?3, ?4)"},
+		{&w.pruneAudit, "DELETE FROM audit_entry WHERE log = ?1 AND seq IN (SELECT seq FROM audit_entry WHERE log = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3)"},
 		{&w.insertAudit, "INSERT INTO audit_entry (log, seq, line) VALUES (?1, ?2, ?3)"},
 		{&w.insertCommand, `INSERT INTO command (function, registration, cmd_id, description, status, created, changed)
 			VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5)`},
@@ -201,7 +204,7 @@ type readStatements struct {
 
 	key, commandPending, commands *sql.Stmt
 
-	auditEnd, auditLines *sql.Stmt
+	auditEnd, auditAnchor, auditLines *sql.Stmt
 
 	enrolments, enrolmentsByKeID                      *sql.Stmt
 	credentials, credentialsByKeID, credentialsByKmID *sql.Stmt
@@ -245,6 +248,7 @@ func (r *readStatements) all() []statement {
 			OR EXISTS (SELECT 1 FROM key_target WHERE key_id = ?1 AND target_id = ?2))`},
 		{&r.commandPending, "SELECT count(*) > 0 FROM command WHERE function = ? AND registration = ? AND status < 20"},
 		{&r.auditEnd, selectAuditEnd},
+		{&r.auditAnchor, selectAuditAnchor},
 		{&r.auditLines, "SELECT line FROM audit_entry WHERE log = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"},
 		{&r.commands, `SELECT cmd_id, description, status, created, changed FROM command
 			WHERE function = ? AND registration = ? ORDER BY position`},
@@ -274,4 +278,8 @@ const (
 	credentialRecord = "SELECT km_id, ke_id, enrolee_id, generation, state, created, expires, ke_id_until FROM credential"
 )
 
-const selectAuditEnd = "SELECT coalesce(max(seq), 0) FROM audit_entry WHERE log = ?1"
+const (
+	selectAuditEnd = `SELECT max(coalesce((SELECT max(seq) FROM audit_entry WHERE log = ?1), 0),
+		coalesce((SELECT max(seq) FROM audit_anchor WHERE log = ?1), 0))`
+	selectAuditAnchor = "SELECT seq, hash FROM audit_anchor WHERE log = ?1 ORDER BY seq DESC LIMIT 1"
+)

@@ -234,7 +234,7 @@ func newAuditCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newAuditVerifyCommand())
+	cmd.AddCommand(newAuditVerifyCommand(), newAuditPruneCommand())
 	return cmd
 }
 
@@ -253,8 +253,10 @@ That the end was cut off shows only against a head that was kept elsewhere:
 archived, --from HEAD says after which entry the rest begins. Exit code 0 means
 that all holds, 3 that it does not.
 
---config takes the log that a function keeps in its store, in place of a file. The
-function must not be running if its store is a file.`,
+--config takes the log that a function keeps in its store, in place of a file. It
+begins after the last entry that muster audit prune removed, which the store knows;
+--from HEAD demands that it is the one that you kept. The function must not be
+running if its store is a file.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			start, pin, err := heads.parse()
@@ -271,7 +273,7 @@ function must not be running if its store is a file.`,
 			}
 			var head audit.Head
 			if config != "" {
-				head, err = verifyStored(cmd.Context(), config, start, pin, visit)
+				start, head, err = verifyStored(cmd.Context(), config, start, pin, visit)
 			} else {
 				head, err = audit.Verify(args[0], start, pin, visit)
 			}
@@ -295,22 +297,36 @@ function must not be running if its store is a file.`,
 	return cmd
 }
 
-// verifyStored verifies the log that a function's store has.
-func verifyStored(ctx context.Context, file string, from, pinned audit.Head, visit func(audit.Entry)) (audit.Head, error) {
+// verifyStored verifies the log that a function's store has, from its anchor on if from
+// is zero. It returns where it began, too.
+func verifyStored(ctx context.Context, file string, from, pinned audit.Head, visit func(audit.Entry)) (begun, head audit.Head, err error) {
+	err = withAuditStore(ctx, file, func(store audit.Store, name string) error {
+		if begun = from; begun == (audit.Head{}) {
+			if begun, err = audit.Anchor(ctx, store, name); err != nil {
+				return err
+			}
+		}
+		head, err = audit.VerifyStore(ctx, store, name, begun, pinned, visit)
+		return err
+	})
+	return begun, head, err
+}
+
+// withAuditStore calls use with the store of a function and the name of its log there.
+func withAuditStore(ctx context.Context, file string, use func(store audit.Store, name string) error) error {
 	name, err := readAuditStore(file)
 	if err != nil {
-		return from, err
+		return err
 	}
 	config, err := readStoreConfig(file)
 	if err != nil {
-		return from, err
+		return err
 	}
 	store, err := openStore(ctx, config)
 	if err != nil {
-		return from, err
+		return err
 	}
-	head, err := audit.VerifyStore(ctx, store, name, from, pinned, visit)
-	return head, errors.Join(err, store.Close())
+	return errors.Join(use(store, name), store.Close())
 }
 
 // readAuditStore reads the name of the log in the store of a function.

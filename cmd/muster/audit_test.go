@@ -97,6 +97,33 @@ func TestAuditInTheStore(t *testing.T) {
 	if code != exitOK || ofStore != ofFile || !strings.Contains(ofStore, "entries 1 to 4 hold") {
 		t.Errorf("exit code %d, in the store %q, in the file %q; %s", code, ofStore, ofFile, stderr)
 	}
+	for _, step := range []struct {
+		want int
+		out  string
+		args []string
+	}{
+		{exitUsage, "is not a date", []string{"prune", "--before", "yesterday"}},
+		{exitOK, "no entry is older", []string{"prune", "--before", "2020-01-31"}},
+		{exitOK, "entries 1 to 4 removed", []string{"prune", "--before", "9999-01-31"}},
+		{exitOK, "no entry is older", []string{"prune", "--before", "9999-01-31"}},
+	} {
+		code, out, stderr := command(t, append(append([]string{"audit"}, step.args...), "--config", file)...)
+		if code != step.want || !strings.Contains(out+stderr, step.out) {
+			t.Errorf("%v: exit code %d, %s%s", step.args, code, out, stderr)
+		}
+	}
+	config, err := readMEFConfig(file)
+	must(t, err)
+	service, err := startMEF(t.Context(), config, newLogger(newJournal()), observer{})
+	must(t, err)
+	must(t, service.stop())
+	if code, out, stderr := command(t, "audit", "verify", "--config", file); code != exitOK || !strings.Contains(out, "entries 5 to 6 hold") {
+		t.Errorf("a pruned log: exit code %d, %s%s", code, out, stderr)
+	}
+	wrong := "4:" + strings.Repeat("0", 64)
+	if code, _, _ := command(t, "audit", "verify", "--config", file, "--from", wrong); code != exitRefused {
+		t.Errorf("after another head: exit code %d", code)
+	}
 	if code, _, _ := command(t, "audit", "verify", "--config", lab.path("maf.yaml")); code != exitUsage {
 		t.Errorf("without a log in the store: exit code %d", code)
 	}

@@ -17,6 +17,7 @@ var examples = map[string][]string{
 	"muster config check":      {"muster config check lab/mef.yaml lab/maf.yaml lab/device-0001.yaml"},
 	"muster explain":           {"muster explain --config lab/mef.yaml --cert lab/pki/device-0001.pem --time 2030-01-01T00:00:00Z", "muster explain --config lab/mef.yaml --refusal 00c0ffee"},
 	"muster refusals":          {"muster refusals --config lab/mef.yaml --last 20", "muster refusals --config lab/mef.yaml --json"},
+	"muster audit prune":       {"muster audit prune --config /etc/muster/mef.yaml --before 2026-01-31"},
 	"muster audit verify":      {"muster audit verify /var/lib/muster-mef/audit.log", "muster audit verify --config /etc/muster/mef.yaml"},
 	"muster kpm import":        {"muster kpm import --config lab/mef.yaml --dry-run keys.csv", "muster kpm import --config lab/mef.yaml keys.csv"},
 	"muster kpm seal":          {"muster kpm seal --config lab/device-0001.yaml keys.csv"},
