@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"muster"
 )
@@ -68,27 +69,38 @@ func (s *Server) postCommand(who caller, r *http.Request) (view, error) {
 	return v, err
 }
 
-// commandIn returns the class and the arguments in a form, as muster command queue
-// takes them.
-func commandIn(form url.Values) ([]string, error) {
-	switch class := field(form, "class"); class {
-	case "certificate":
-		return []string{class, field(form, "protocol"), field(form, "ca"), field(form, "subject_type"), field(form, "subject")}, nil
-	case "device":
-		return []string{class, field(form, "server")}, nil
-	case "node":
-		command := []string{class, field(form, "path"), field(form, "node_type")}
-		if usage := field(form, "suid"); usage != "" {
-			command = append(command, usage)
-		}
-		return command, nil
+// commandFields are the fields with the arguments of each class, as muster command
+// queue takes them.
+var commandFields = map[string][]string{
+	"certificate": {"protocol", "ca", "subject_type", "subject"}, "device": {"server"}, "node": {"path", "node_type"},
+}
+
+// commandIn returns the class and the arguments in a form.
+func commandIn(form url.Values) (command []string, err error) {
+	class := field(form, "class")
+	fields, ok := commandFields[class]
+	if !ok {
+		return nil, muster.Refuse(muster.CodeRequestMalformed, "no class of command was chosen")
 	}
-	return nil, muster.Refuse(muster.CodeRequestMalformed, "no class of command was chosen")
+	command = append(command, class)
+	for _, name := range fields {
+		argument := field(form, name)
+		if argument == "" {
+			return nil, muster.Refuse(muster.CodeRequestMalformed, "the command lacks its %s", strings.ReplaceAll(name, "_", " "))
+		}
+		command = append(command, argument)
+	}
+	if usage := field(form, "suid"); class == "node" && usage != "" {
+		command = append(command, usage)
+	}
+	return command, nil
 }
 
 // commandStatus returns a status with its word (TS-0003 12.3.2.4).
 func commandStatus(status int) string {
 	switch {
+	case status == 0:
+		return "queued" // and not issued yet
 	case status == 10:
 		return "10 issued"
 	case status == 11:

@@ -355,7 +355,7 @@ func (s *Server) showEnrolment(who caller, r *http.Request) (view, error) {
 
 // stepsOf returns steps 3 to 5 of the figure, as far as a MEF sees them.
 func stepsOf(e Enrolment) []step {
-	fetched := step{Number: "3, 4", Class: "awaited", Title: "waits for " + e.MAF + " to fetch Km", Detail: "It asks when the device opens (D)TLS-PSK to it under the KeID."}
+	fetched := step{Number: "3, 4", Class: "awaited", Title: "Waits for " + e.MAF + " to fetch Km", Detail: "It asks when the device opens (D)TLS-PSK to it under the KeID."}
 	if e.Fetched != nil {
 		times := "once"
 		if e.Fetches > 1 {
@@ -363,15 +363,15 @@ func stepsOf(e Enrolment) []step {
 		}
 		fetched = step{Number: "3, 4", Class: "done", Title: e.MAF + " fetched Km, " + times, Detail: "The device opened (D)TLS-PSK under the KeID; inside that handshake the MAF got Km, the Enrolee-ID and the lifetime. Ke never left the MEF.", Time: e.Fetched}
 	}
-	last := step{Number: "5", Class: "awaited", Title: "the registration is between device and MAF", Detail: "With it the device learns the KmID, which the MAF lists. Ke is kept until the MAF confirms it or its window ends, so that a lost answer can be repeated."}
+	last := step{Number: "5", Class: "awaited", Title: "The registration is between device and MAF", Detail: "With it the device learns the KmID, which the MAF lists. Ke is kept until the MAF confirms it or its window ends, so that a lost answer can be repeated."}
 	over := true
 	switch e.State {
 	case "erased":
 		last = step{Number: "5", Class: "done", Title: "Ke is erased for this target", Detail: "The MAF confirmed that it has the key, or the window to fetch it ended. What remains is a tombstone, so that the KeID never comes back."}
 	case "superseded":
-		last = step{Number: "5", Class: "ended", Title: "superseded by a newer enrolment of the Enrolee", Detail: "Its key for this target is erased."}
+		last = step{Number: "5", Class: "ended", Title: "Superseded by a newer enrolment of the Enrolee", Detail: "Its key for this target is erased."}
 	case "expired":
-		last = step{Number: "5", Class: "ended", Title: "expired", Detail: "Its key for this target is erased. The device enrols again."}
+		last = step{Number: "5", Class: "ended", Title: "Expired", Detail: "Its key for this target is erased. The device enrols again."}
 	default:
 		over = false
 	}

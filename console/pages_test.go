@@ -360,6 +360,10 @@ func TestForms(t *testing.T) {
 	form.Set("class", "device")
 	done("operator", "/commands", form, `/commands\?enrolee=%2F%2Fsp.example%2F1&stakeholder=admin.example&done=queued`)
 	form.Set("class", "certificate")
+	wrong("operator", "/commands", form, http.StatusBadRequest, muster.CodeRequestMalformed, "the command lacks its protocol")
+	for name, value := range map[string]string{"protocol": "est", "subject_type": "node", "subject": "s", "path": "p", "node_type": "trust-anchor"} {
+		form.Set(name, value)
+	}
 	form.Set("prefix", form.Get("enrolee"))
 	form.Del("enrolee")
 	done("operator", "/commands", form, `/commands\?done=queued-group`)
@@ -368,8 +372,8 @@ func TestForms(t *testing.T) {
 	done("operator", "/commands", form, `/commands\?done=queued-nobody`)
 	if want := []CommandOrder{
 		{ID: "7", Stakeholder: "admin.example", EnroleeID: "//sp.example/1", Command: []string{"device", "1:coap://dm.example"}},
-		{ID: "7", Stakeholder: "admin.example", Prefix: "//sp.example/1", Command: []string{"certificate", "", "https://ca.example", "", ""}},
-		{ID: "7", Stakeholder: "admin.example", Prefix: nobody, Command: []string{"node", "", ""}},
+		{ID: "7", Stakeholder: "admin.example", Prefix: "//sp.example/1", Command: []string{"certificate", "est", "https://ca.example", "node", "s"}},
+		{ID: "7", Stakeholder: "admin.example", Prefix: nobody, Command: []string{"node", "p", "trust-anchor"}},
 	}; !reflect.DeepEqual(w.orders, want) {
 		t.Errorf("the form ordered %+v, not %+v", w.orders, want)
 	}

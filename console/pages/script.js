@@ -66,7 +66,7 @@ function entry(item, event) {
   const time = made.querySelector('time');
   made.dataset.kind = event.kind;
   made.querySelector('strong').textContent = event.code || event.kind;
-  made.querySelector('p span').textContent = [event.enrolee || event.who, event.what].filter(Boolean).join(': ');
+  made.querySelector('p span').textContent = [event.enrolee || event.who, event.what].filter(Boolean).join(': ').replace(/\b[0-9a-f]{64}\b/g, (digest) => digest.slice(0, 12) + '…');
   time.dateTime = event.time;
   time.textContent = event.time.slice(11, 19);
   return made;
