@@ -173,13 +173,13 @@ func (s *Server) awaitRequest(c *handshake.Conn) error {
 	if err := c.SetReadDeadline(time.Now().Add(s.config.ReadTimeout)); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(s.stopping, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	first := &begun{Conn: c.Conn}
-	if _, err := io.ReadFull(c.Conn, first.octet[:]); err != nil {
-		if s.stopping.Err() != nil {
-			return ErrServerClosed
-		}
+	waiting := context.AfterFunc(s.stopping, func() { _ = first.Conn.SetReadDeadline(time.Unix(1, 0)) })
+	_, err := io.ReadFull(first.Conn, first.octet[:])
+	if !waiting() { // its deadline has passed, or is about to
+		return ErrServerClosed
+	}
+	if err != nil {
 		return err
 	}
 	c.Conn = first

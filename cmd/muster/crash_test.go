@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -21,6 +22,7 @@ type process struct {
 	cmd       *exec.Cmd
 	addresses map[string]string // at which it listens, by transport: tls, dtls, http or admin
 	drained   chan struct{}     // closed at the end of its log
+	cried     strings.Builder   // what it said besides its log, as the race detector does; whole once drained
 }
 
 // startFunction runs a function and waits until it has opened so many listeners.
@@ -44,7 +46,13 @@ func startFunction(t testing.TB, function, config string, listeners int) *proces
 	}
 	go func() {
 		defer close(p.drained)
-		_, _ = io.Copy(io.Discard, stderr)
+		lines := bufio.NewScanner(io.MultiReader(decoder.Buffered(), stderr))
+		for lines.Scan() {
+			if line := lines.Text(); !strings.HasPrefix(line, "{") {
+				p.cried.WriteString(line + "\n")
+			}
+		}
+		_, _ = io.Copy(io.Discard, stderr) // should a line have been too long
 	}()
 	return p
 }

@@ -78,7 +78,7 @@ func (f *fortress) restart(function string) {
 	}
 	p.signal(f.t, syscall.SIGTERM)
 	if code := p.cmd.ProcessState.ExitCode(); code != exitOK {
-		f.t.Errorf("told to stop, the %s ended with %d", function, code)
+		f.t.Errorf("told to stop, the %s ended with %d\n%s", function, code, p.cried.String())
 	}
 	f.start(function)
 }
