@@ -208,8 +208,16 @@ func auditPage() page {
 			if e.Rule != "" {
 				what += " (" + e.Rule + ")"
 			}
-			return []cell{number(int64(e.Seq)), at(e.Time), state(e.Kind), text(e.Who), text(what), text(e.Enrolee), digest(e.KeID), code(string(e.Code)), digest(e.Hash)}
+			return []cell{number(int64(e.Seq)), at(e.Time), state(e.Kind), party(e.Who), text(what), text(e.Enrolee), digest(e.KeID), code(string(e.Code)), digest(e.Hash)}
 		})
+}
+
+// party shortens the digest by which a certificate is called that names nobody.
+func party(who string) cell {
+	if digest, ok := strings.CutPrefix(who, "certificate "); ok {
+		return cell{Text: "certificate " + short(digest), Full: who}
+	}
+	return text(who)
 }
 
 // newestAudit returns the audit log, or nil if there is none, as it is looked at.
@@ -279,7 +287,8 @@ func (s *Server) showRefusal(who caller, r *http.Request) (view, error) {
 	if err == nil {
 		err = json.Unmarshal(raw, &shown.Explanation)
 	}
-	if err != nil || shown.Explanation.Accepted || s.config.Rules == nil || !changing.allows(who) {
+	// Where a rule matched, as for who is banned, another is not what is missing.
+	if err != nil || shown.Explanation.Accepted || shown.Explanation.Rule != "" || s.config.Rules == nil || !changing.allows(who) {
 		return v, err
 	}
 	for _, name := range shown.Explanation.Names {

@@ -76,6 +76,13 @@ func (v *visitor) do(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
+// turn leads to a page of the navigation, and waits until the one before is gone.
+func (v *visitor) turn(path string) {
+	v.t.Helper()
+	link := `nav a[href="` + path + `"]`
+	v.do(chromedp.Click(css(link)), chromedp.WaitReady(css(link+`[aria-current="page"]`)))
+}
+
 // sees waits for an element, and wants texts in the page.
 func (v *visitor) sees(element string, texts ...string) {
 	v.t.Helper()
@@ -133,7 +140,8 @@ func TestBrowserOperatesARunningMEF(t *testing.T) {
 	v.do(chromedp.Navigate(address+"/"), chromedp.WaitReady(css(".reasons li")))
 	v.sees(".reasons li", "Ready", "1 enrolled", "name-unknown", "Expires")
 	v.keep("overview")
-	v.do(chromedp.Click(css(`nav a[href="/enrolments"]`)), chromedp.Click(css(`tbody a`)))
+	v.turn("/enrolments")
+	v.do(chromedp.Click(css(`tbody a`)))
 	v.sees(".steps .done", operatedDevice, "Both exported Ke and KeID", "With "+labMAF, labMAF+" fetched Km, once")
 	v.keep("enrolment")
 
@@ -145,27 +153,33 @@ func TestBrowserOperatesARunningMEF(t *testing.T) {
 	v.sees(".notice", "The command stands in the queue", "queued", "dm.example")
 	v.keep("commands")
 
-	v.do(chromedp.Click(css(`nav a[href="/refusals"]`)), chromedp.Click(css(`tbody a`)))
+	v.turn("/refusals")
+	v.do(chromedp.Click(css(`tbody a`)))
 	v.sees(".findings li", "Judged again", "name-unknown", "Remedy", "fqdn:stranger.example")
 	v.keep("refusal")
 
-	v.do(chromedp.Click(css(`nav a[href="/enrolments"]`)), chromedp.Click(css(`tbody a`)), chromedp.Click(css(`main a[href^="/verdicts"]`)),
+	v.turn("/enrolments")
+	v.do(chromedp.Click(css(`tbody a`)), chromedp.Click(css(`main a[href^="/verdicts"]`)),
 		chromedp.Click(css("#ban")), chromedp.SendKeys(css("#reason"), "stolen"), chromedp.Click(css("form.sheet button")))
 	v.sees(".notice", "The verdict is in force", operatedDevice, "stolen")
 	v.keep("verdicts")
 	if _, err := device.Enrol(t.Context()); err == nil {
 		t.Error("a banned device enrols")
 	}
-	v.do(chromedp.Click(css(`nav a[href="/refusals"]`)))
+	v.turn("/refusals")
 	v.sees("tbody tr", "banned")
 	v.do(chromedp.Click(css(`tbody a`)))
 	v.sees(".judgement", "banned")
+	if offered, err := chromedp.Run(v.ctx, chromedp.Evaluate[int](`document.querySelectorAll('main a[href^="/instructions/new"]').length`)); err != nil || offered != 0 {
+		t.Errorf("for who is banned, %d instructions are offered: %v", offered, err)
+	}
 	v.keep("banned")
 
-	v.do(chromedp.Click(css(`nav a[href="/configuration"]`)), chromedp.Click(css("form.actions button")))
+	v.turn("/configuration")
+	v.do(chromedp.Click(css("form.actions button")))
 	v.sees(".notice", "was read again", "instructions")
 	v.keep("configuration")
-	v.do(chromedp.Click(css(`nav a[href="/audit"]`)))
+	v.turn("/audit")
 	v.sees("tbody tr", "reload the configuration", "ban "+operatedDevice, "sign in", "enrolled")
 	v.keep("audit")
 
