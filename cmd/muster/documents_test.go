@@ -35,11 +35,11 @@ func blocks(t *testing.T, document string) string {
 		lines := block.text
 		switch block.kind {
 		case "sh":
-		default:
-			continue
 		case "sh terminals":
 			rest := strings.TrimSuffix(lines, "\n")
 			lines = strings.ReplaceAll(rest, "\n", " & STARTED=\"$STARTED $!\"\n") + "\n"
+		default:
+			continue
 		}
 		script.WriteString(lines)
 	}
