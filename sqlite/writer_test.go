@@ -481,6 +481,7 @@ func TestStatementsUseIndexes(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := strings.Join(plan, "; ")
+		text = strings.ReplaceAll(text, "SCAN CONSTANT ROW", "ONE ROW") // of no table
 		sweeps := strings.Contains(statement.text, "LIMIT")
 		if strings.Contains(text, "SCAN") || !sweeps && strings.Contains(text, "_expiry") {
 			t.Errorf("%s\nis planned as %s", statement.text, text)

@@ -147,6 +147,7 @@ muster enrol --config device-0001.yaml --wait 20s
 		{"muster admin sign-in", "muster admin sign-in\nkill $MEF $MAF; wait $MEF $MAF"},
 		{"muster store restore --config mef.yaml ../backup", "mkdir old; mv mef.db* old\nmuster store restore --config mef.yaml ../backup"},
 		{"muster store restore --config mef.yaml --later", "mv mef.db* ../lost\nmuster store restore --config mef.yaml --later"},
+		{"muster store withdraw --config mef.yaml --later", "muster store export --config mef.yaml later.archive\nmuster store withdraw --config mef.yaml --later"},
 		{"muster store import", "mkdir older; mv mef.db* older\nmuster store import"},
 	})
 	wantIn(t, output, "https://127.0.0.1:", "0 problems", "restored; withdrawn:", "imported", "hold\nhead ")

@@ -30,6 +30,8 @@ type entrance struct {
 	established func(ctx context.Context, s *muster.Session) error
 	serve       func(ctx context.Context, c *handshake.Conn)
 
+	room      func() int // for newcomers, of a stream listener
+	shedAt    time.Time  // when a shed connection was logged; of the goroutine that accepts
 	threshold threshold
 	crowd     crowd
 	busy      atomic.Uint64 // handshakes that the function had no capacity for
@@ -51,10 +53,14 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			}
 			continue
 		}
+		if e.room() == 0 {
+			e.busy.Add(1)
+			e.shed(conn)
+			continue
+		}
 		leave, ok := e.threshold.enter(conn)
 		if !ok {
-			e.log.Warn("shed", "code", muster.CodeBusy, "remote", conn.RemoteAddr())
-			_ = conn.Close()
+			e.shed(conn)
 			continue
 		}
 		e.guests.Go(func() {
@@ -65,6 +71,16 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			})
 		})
 	}
+}
+
+// shed closes a connection before its peer has said a word. Where many are shed, a
+// line for each would cost more than that, so that there is one in a second.
+func (e *entrance) shed(conn net.Conn) {
+	if now := time.Now(); now.Sub(e.shedAt) > time.Second {
+		e.shedAt = now
+		e.log.Warn("shed", "code", muster.CodeBusy, "remote", conn.RemoteAddr())
+	}
+	_ = conn.Close()
 }
 
 // acceptDTLS takes associations until the listener is closed.

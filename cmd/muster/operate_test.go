@@ -71,7 +71,7 @@ func TestOperatorLists(t *testing.T) {
 	w.want(exitUsage, "refusals have no filter --ke-id", "list", "refusals", "--ke-id", "x")
 	w.want(exitUsage, "--limit is a number from 1", "list", "refusals", "--limit", "0")
 	w.want(exitRefused, "request-malformed", "list", "refusals", "--after", "x")
-	w.want(exitRefused, "resource-unknown: there is no GET /v1/keys", "list", "keys")
+	w.want(exitRefused, "resource-unknown: this function has no GET /v1/keys", "list", "keys")
 }
 
 // TestOperatorRules creates, replaces and deletes.

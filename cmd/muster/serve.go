@@ -111,7 +111,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 	}
 	s.http = binding.NewServer(http)
 	s.tasks.Go(s.http.Serve)
-	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, tracer: r.tracer, established: r.established, serve: func(_ context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, tracer: r.tracer, established: r.established, room: s.turns.room, serve: func(_ context.Context, c *handshake.Conn) {
 		if err := s.http.Handle(c); err != nil {
 			s.log.Debug("connection dropped", "error", err)
 		}
@@ -136,7 +136,7 @@ func (s *service) listenDTLS(name muster.FQDN, address string, limits handshakeC
 	if err != nil {
 		return configErrorf("listen.dtls: %v", err)
 	}
-	if s.dtls, err = dtls12.NewListener(socket, dtls12.Limits{Crowded: s.turns.crowded}); err != nil {
+	if s.dtls, err = dtls12.NewListener(socket, dtls12.Limits{Room: s.turns.room}); err != nil {
 		return configErrorf("listen.dtls: %v", err)
 	}
 	s.closers = append(s.closers, s.dtls.Close)

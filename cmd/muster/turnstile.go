@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"runtime"
 	"sync"
@@ -36,6 +37,9 @@ type turnstile struct {
 	begun     []chan error
 	newcomers []newcomer
 	longSince time.Time // since when newcomers have waited longer than maxDelay
+	last      time.Time // when a newcomer had its turn, or began to wait for the first
+	// pace is the mean time from one newcomer's turn to the next while others wait.
+	pace time.Duration
 }
 
 type newcomer struct {
@@ -99,6 +103,9 @@ func (t *turnstile) wait(first bool) error {
 	}
 	turn := make(chan error, 1)
 	if first {
+		if len(t.newcomers) == 0 {
+			t.last = time.Now()
+		}
 		t.newcomers = append(t.newcomers, newcomer{turn, time.Now()})
 	} else {
 		t.begun = append(t.begun, turn)
@@ -107,12 +114,30 @@ func (t *turnstile) wait(first bool) error {
 	return <-turn
 }
 
-// crowded reports whether the oldest newcomer has waited so long that further ones had
-// better not come.
-func (t *turnstile) crowded() bool {
+// leastRoom is how many newcomers may wait however slow the turns have been lately:
+// without any, nothing better would be learnt.
+const leastRoom = 8
+
+// room returns how many more newcomers would have their turn within maxDelay, as fast
+// as newcomers have had theirs lately; 0 means that it is better to turn away whoever
+// comes. To do so before they have said a word costs a fiftieth of their handshake.
+func (t *turnstile) room() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.newcomers) > 0 && time.Since(t.newcomers[0].came) > maxDelay
+	if t.pace == 0 {
+		return math.MaxInt
+	}
+	return max(0, max(leastRoom, int(maxDelay/t.pace))-len(t.newcomers))
+}
+
+// passed learns from the turn of a newcomer. The caller holds mu.
+func (t *turnstile) passed(now time.Time) {
+	took := now.Sub(t.last)
+	if t.pace == 0 {
+		t.pace = took
+	}
+	t.pace = max(1, t.pace+(took-t.pace)/16)
+	t.last = now
 }
 
 // next passes a turn that has ended on.
@@ -128,6 +153,7 @@ func (t *turnstile) next() {
 		first := t.newcomers[0]
 		t.newcomers = t.newcomers[1:]
 		if !t.tooLong(now.Sub(first.came), now) {
+			t.passed(now)
 			first.turn <- nil
 			return
 		}

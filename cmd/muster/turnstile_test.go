@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -234,27 +235,49 @@ func TestShedConnectionIsClosed(t *testing.T) {
 }
 
 // TestCrowded has newcomers kept away once the oldest has waited for too long.
-func TestCrowded(t *testing.T) {
+func TestRoomForNewcomers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		const pace = maxDelay / 10 // of the turns, of which ten newcomers may wait for theirs
 		stile := newTurnstile(1)
 		must(t, stile.wait(true))
-		check := func(crowded bool, when string) {
+		check := func(room int, when string) {
 			t.Helper()
 			synctest.Wait()
-			if stile.crowded() != crowded {
-				t.Errorf("crowded is %v %s", !crowded, when)
+			if got := stile.room(); got != room {
+				t.Errorf("room for %d %s, want %d", got, when, room)
 			}
 		}
-		time.Sleep(2 * maxDelay)
-		check(false, "without newcomers")
-		turn := make(chan error)
-		go func() { turn <- stile.wait(true) }()
-		check(false, "as soon as one waits")
-		time.Sleep(maxDelay + 1)
-		check(true, "when one has waited too long")
-		stile.next()
-		must(t, <-turn)
-		check(false, "when all have had their turn")
+		come := func(newcomers int) {
+			for range newcomers {
+				go func() { _ = stile.wait(true) }()
+			}
+			synctest.Wait()
+		}
+		turns := func(n int, each time.Duration) {
+			for range n {
+				time.Sleep(each)
+				stile.next()
+			}
+		}
+		come(20)
+		check(math.MaxInt, "before it is known how long a turn takes")
+		turns(1, pace)
+		check(0, "with 19 that wait")
+		turns(10, pace)
+		check(1, "with 9 that wait")
+		come(2)
+		check(0, "with 11 that wait")
+		turns(11, pace)
+		check(10, "when all have had their turn")
+		time.Sleep(time.Hour) // in which nobody waited for anything
+		come(100)
+		turns(100, pace/4)
+		check(39, "when turns have become shorter") // almost
+		for range 100 {
+			come(1)
+			turns(1, maxDelay)
+		}
+		check(leastRoom, "when turns take very long")
 	})
 }

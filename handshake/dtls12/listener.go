@@ -44,10 +44,11 @@ type Limits struct {
 	HalfOpenPerPrefix int // half-open handshakes from one IPv4 /24 or IPv6 /56
 	Associations      int // remote addresses altogether
 	Queue             int // datagrams, of at most 8 KiB, that wait for one reader
-	// Crowded, if set, reports that handshakes wait too long for their turn. No new
-	// one is half open then: its client says its hello again. It is called for each
-	// first hello, by one goroutine, and may not wait.
-	Crowded func() bool
+	// Room, if set, bounds how many handshakes may wait for their clients to return
+	// with the cookie: as many as would have their turn in time. Without room a first
+	// hello is dropped, and its client says it again. It is called for each first
+	// hello, by one goroutine, and may not wait.
+	Room func() int
 }
 
 func (l Limits) withDefaults() Limits {
@@ -56,7 +57,7 @@ func (l Limits) withDefaults() Limits {
 		HalfOpenPerPrefix: cmp.Or(l.HalfOpenPerPrefix, DefaultHalfOpenPerPrefix),
 		Associations:      cmp.Or(l.Associations, DefaultAssociations),
 		Queue:             cmp.Or(l.Queue, DefaultQueue),
-		Crowded:           l.Crowded,
+		Room:              l.Room,
 	}
 }
 
@@ -272,13 +273,9 @@ func (l *Listener) admit(from netip.AddrPort) *remote {
 	if l.draining {
 		return nil
 	}
-	if l.limits.Crowded != nil && l.limits.Crowded() {
-		l.shed++
-		return nil
-	}
 	prefix := sourcePrefix(from.Addr())
 	origin := l.prefixes[prefix]
-	full := origin != nil && origin.halfOpen >= l.limits.HalfOpenPerPrefix && !l.makeRoom(&origin.unproved) ||
+	full := l.limits.Room != nil && l.unproved.Len() >= l.limits.Room() && !l.makeRoom(&l.unproved) || origin != nil && origin.halfOpen >= l.limits.HalfOpenPerPrefix && !l.makeRoom(&origin.unproved) ||
 		l.halfOpen >= l.limits.HalfOpen && !l.makeRoom(&l.unproved)
 	if full || l.count >= l.limits.Associations {
 		l.shed++

@@ -460,7 +460,8 @@ func TestOldHandshakesGiveWay(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	const halfOpen = 4
-	for name, limits := range map[string]dtls12.Limits{"of all": {HalfOpen: halfOpen}, "of a network": {HalfOpenPerPrefix: halfOpen}} {
+	for name, limits := range map[string]dtls12.Limits{"of all": {HalfOpen: halfOpen}, "of a network": {HalfOpenPerPrefix: halfOpen},
+		"for whom there is room": {Room: func() int { return halfOpen }}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			listener := listen(t, limits)
