@@ -10,7 +10,8 @@ import (
 )
 
 // A Store keeps the lines of logs, each log under a name, and has no way to change
-// one, nor to remove one but together with all before it. Its methods may be called by many goroutines at once.
+// one, nor to remove one but together with all before it. Its methods may be called by
+// many goroutines at once.
 type Store interface {
 	// AppendAudit adds lines, the first of which has the number first. They are
 	// durable together when it returns nil. Of a log that has lines, the first is at

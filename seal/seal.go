@@ -119,9 +119,9 @@ func (r *Root) associated(id uint32) []byte {
 }
 
 // UseDataKey unwraps a data key, after which Seal and Open know its number. The
-// same key may be put to use again, also when Rewrap has changed its form; another one under a number in use is an
-// error that wraps ErrDataKey. So is a damaged one, and ErrRoot is wrapped if
-// another root key wrapped it.
+// same key may be put to use again, also when Rewrap has changed its form; another
+// one under a number in use is an error that wraps ErrDataKey. So is a damaged one,
+// and ErrRoot is wrapped if another root key wrapped it.
 func (s *Sealer) UseDataKey(id uint32, wrapped []byte) error {
 	octets, root, err := s.unwrap(id, wrapped)
 	if err != nil {

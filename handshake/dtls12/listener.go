@@ -275,7 +275,8 @@ func (l *Listener) admit(from netip.AddrPort) *remote {
 	}
 	prefix := sourcePrefix(from.Addr())
 	origin := l.prefixes[prefix]
-	full := l.limits.Room != nil && l.unproved.Len() >= l.limits.Room() && !l.makeRoom(&l.unproved) || origin != nil && origin.halfOpen >= l.limits.HalfOpenPerPrefix && !l.makeRoom(&origin.unproved) ||
+	full := l.limits.Room != nil && l.unproved.Len() >= l.limits.Room() && !l.makeRoom(&l.unproved) ||
+		origin != nil && origin.halfOpen >= l.limits.HalfOpenPerPrefix && !l.makeRoom(&origin.unproved) ||
 		l.halfOpen >= l.limits.HalfOpen && !l.makeRoom(&l.unproved)
 	if full || l.count >= l.limits.Associations {
 		l.shed++
