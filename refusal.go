@@ -80,6 +80,7 @@ const (
 	CodeBusy                   Code = "busy"
 	CodeStoreFailed            Code = "store-failed"
 	CodeStoreDamaged           Code = "store-damaged"
+	CodeMigrationIrreversible  Code = "migration-irreversible"
 	CodeAuditBroken            Code = "audit-broken"
 )
 
@@ -180,6 +181,7 @@ func Codes() []CodeMeaning {
 		{CodeBusy, "the function has capacity for the request", "try again later, with back-off"},
 		{CodeStoreFailed, "what is answered is durable first", "see the detail: the server of a database, or space, mount and health of a file's disk; the peer may try again"},
 		{CodeStoreDamaged, "a store holds what was written to it", "restore the newest backup that muster store check finds sound"},
+		{CodeMigrationIrreversible, "a store goes back one version of its schema, and only if that can hold all that is in it", "go on with the program whose schema the store has, or restore the backup made before the upgrade"},
 		{CodeAuditBroken, "an audit log holds what was written to it, in its order and without a gap", "keep the log as evidence and find out who changed it; give audit.file another name to start again"},
 		{CodeAlreadyExported, "a session yields one key for a label", "open a new session"},
 		{CodeKeyUnknown, "the key identifier is known here or at its MEF", "enrol again"},

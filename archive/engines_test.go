@@ -81,6 +81,9 @@ type engine struct {
 	check    func(ctx context.Context, place string, o archive.Opener) (*archive.Report, error)
 	withdraw func(ctx context.Context, place string, o archive.Opener, keep bool, later archive.Later) (archive.Withdrawn, archive.Carried, error)
 	exists   error // of a store in the place
+
+	migrate, migrateBack func(ctx context.Context, place string) (from, to int, err error)
+	older, irreversible  error
 }
 
 func onSQLite() engine {
@@ -92,6 +95,7 @@ func onSQLite() engine {
 			return sqlite.Open(ctx, place, s, sqlite.Options{})
 		},
 		records: sqlite.Export, fill: sqlite.Import, check: sqlite.Check, withdraw: sqlite.Withdraw, exists: fs.ErrExist,
+		migrate: sqlite.Migrate, migrateBack: sqlite.MigrateBack, older: sqlite.ErrOlder, irreversible: sqlite.ErrIrreversible,
 	}
 }
 
@@ -115,6 +119,7 @@ func onPostgres() engine {
 			return postgres.Open(ctx, place, s, postgres.Options{})
 		},
 		records: postgres.Export, fill: postgres.Import, check: postgres.Check, withdraw: postgres.Withdraw, exists: postgres.ErrExists,
+		migrate: postgres.Migrate, migrateBack: postgres.MigrateBack, older: postgres.ErrOlder, irreversible: postgres.ErrIrreversible,
 	}
 }
 
@@ -127,6 +132,16 @@ func eachEngine(t *testing.T, test func(t *testing.T, e engine)) {
 
 // made returns a store with records of every kind and state, which is open.
 func (e engine) made(t testing.TB) (place string, s store) {
+	t.Helper()
+	place, s = e.unpruned(t)
+	if err := s.PruneAudit(t.Context(), "mef-1", 1, digest(1)); err != nil {
+		t.Fatal(err)
+	}
+	return place, s
+}
+
+// unpruned returns such a store whose audit logs have no anchor.
+func (e engine) unpruned(t testing.TB) (place string, s store) {
 	t.Helper()
 	place = e.place(t)
 	if err := e.create(t.Context(), place, sealer(t, 0)); err != nil {
@@ -290,7 +305,6 @@ func populate(t testing.TB, s store) {
 	must(s.ActivateKpm(ctx, list.Kpms[2].KpmID, now()))
 	must(s.AppendAudit(ctx, "mef-1", 1, []string{`{"seq":1}`, `{"seq":2,"what":"<é>"}`, `{"seq":3}`}))
 	must(s.AppendAudit(ctx, "maf-1", 7, []string{`{"seq":7}`}))
-	must(s.PruneAudit(ctx, "mef-1", 1, digest(1)))
 }
 
 func keys(t testing.TB, s store) {

@@ -30,8 +30,8 @@ func TestCreate(t *testing.T) {
 	if err := whole(t.Context(), store, enrolment(t, 1)); err != nil {
 		t.Errorf("after creating over the database: %v", err)
 	}
-	if err := postgres.Migrate(t.Context(), url); err != nil {
-		t.Errorf("migrating what is up to date: %v", err)
+	if from, to, err := postgres.Migrate(t.Context(), url); from != postgres.Schema() || to != from || err != nil {
+		t.Errorf("migrating what is up to date: from %d to %d, %v", from, to, err)
 	}
 }
 
@@ -53,8 +53,10 @@ func TestOpenRefuses(t *testing.T) {
 	if tables := edit(t, empty, "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema"); tables != "0" {
 		t.Errorf("opening made %s tables", tables)
 	}
-	if err := postgres.Migrate(t.Context(), empty); !errors.Is(err, postgres.ErrForeign) {
-		t.Errorf("migrating an empty schema: %v, want ErrForeign", err)
+	_, _, forward := postgres.Migrate(t.Context(), empty)
+	_, _, back := postgres.MigrateBack(t.Context(), empty)
+	if !errors.Is(forward, postgres.ErrForeign) || !errors.Is(back, postgres.ErrForeign) {
+		t.Errorf("migrating an empty schema: %v, and back: %v, want ErrForeign", forward, back)
 	}
 	for statement, want := range map[string]error{
 		"UPDATE muster_schema SET version = 0":   postgres.ErrOlder,
@@ -90,8 +92,9 @@ func TestErrorsTellNoPassword(t *testing.T) {
 	} {
 		_, err1 := postgres.Open(t.Context(), connection, sealer(t), postgres.Options{})
 		err2 := postgres.Create(t.Context(), connection, sealer(t))
-		err3 := postgres.Migrate(t.Context(), connection)
-		for _, err := range []error{err1, err2, err3} {
+		_, _, err3 := postgres.Migrate(t.Context(), connection)
+		_, _, err4 := postgres.MigrateBack(t.Context(), connection)
+		for _, err := range []error{err1, err2, err3, err4} {
 			if err == nil || strings.Contains(err.Error(), secret) {
 				t.Errorf("%s: %v", connection, err)
 			}

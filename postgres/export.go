@@ -125,7 +125,7 @@ func Import(ctx context.Context, connection string, records iter.Seq2[archive.Re
 }
 
 func importTo(ctx context.Context, tx pgx.Tx, records iter.Seq2[archive.Record, error], opener archive.Opener, keep bool) (w archive.Withdrawn, report *archive.Report, err error) {
-	if err := makeTables(ctx, tx); err != nil {
+	if err := makeTables(ctx, tx, migrations()); err != nil {
 		return w, nil, err
 	}
 	written, err := fill(ctx, tx, records)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster/tef"
@@ -40,17 +41,35 @@ func (s *Store) Waiting() (n int) {
 }
 
 // A Migration leads from one version of the schema to the next, and back.
-type Migration struct{ Forward, Back string }
+type Migration struct{ Forward, Back, Kept string }
 
-// MigrateTo goes to a version of a schema that has more steps than Muster knows,
-// counted from the last that it knows.
-func MigrateTo(ctx context.Context, connection string, more []Migration, target int) error {
-	steps := migrations()
-	target += len(steps)
+// steps are the first that Muster knows, and more.
+func steps(known int, more []Migration) []migration {
+	all := migrations()[:known]
 	for _, m := range more {
-		steps = append(steps, migration{m.Forward, m.Back})
+		all = append(all, migration{m.Forward, m.Back, m.Kept, "it counts"})
 	}
-	return migrateTo(ctx, connection, steps, target)
+	return all
+}
+
+// MakeTables makes the tables of an older version.
+func MakeTables(ctx context.Context, connection string, version int) error {
+	conn, err := connectOnce(ctx, connection)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return makeTables(ctx, tx, steps(version, nil)) })
+}
+
+// Forward goes to the last of some steps, and Back from there to the one before.
+func Forward(ctx context.Context, connection string, known int, more ...Migration) error {
+	_, err := migrate(ctx, connection, steps(known, more))
+	return err
+}
+
+func Back(ctx context.Context, connection string, known int, more ...Migration) error {
+	return migrateBack(ctx, connection, steps(known, more))
 }
 
 // SessionSettings are the settings of every connection.

@@ -11,10 +11,14 @@ import (
 )
 
 // A migration leads from one version of the schema to the next, and back.
-type migration struct{ forward, back string }
+type migration struct {
+	forward, back string
+	// kept is a table that has to be empty on the way back, for the reason why.
+	kept, why string
+}
 
 // migrations returns the steps from each version to the next; the first makes
-// version 1 of an empty schema.
+// version 1 of an empty schema, from which no way leads back.
 //
 // A KeID is kept as its 16 octets and the MEF's FQDN in ASCII, times as Unix
 // seconds. An enrolment has a row for each target, numbered by part; part 0 is
@@ -32,7 +36,7 @@ type migration struct{ forward, back string }
 //
 // Rows that change leave room in their pages, to change in place.
 func migrations() []migration {
-	return []migration{{`
+	return []migration{{forward: `
 CREATE TABLE muster_schema (
 	one integer PRIMARY KEY CHECK (one = 1),
 	version integer NOT NULL
@@ -140,9 +144,7 @@ CREATE INDEX command_open ON command (function, registration, position) WHERE st
 CREATE INDEX command_reported ON command (changed) WHERE status >= 20;
 
 INSERT INTO muster_schema (one, version) VALUES (1, 0);
-`, `
-DROP TABLE command, key_registration, registration, credential, enrolment, data_key, muster_schema;
-`}, {`
+`}, {forward: `
 CREATE TABLE kpm (
 	kpm_id text COLLATE "C" NOT NULL,
 	enrolee_id text COLLATE "C" NOT NULL,
@@ -158,26 +160,26 @@ CREATE TABLE kpm (
 	CHECK ((sealed IS NULL) = (data_key IS NULL))
 );
 CREATE INDEX kpm_end ON kpm (until) WHERE state < 3;
-`, `
+`, back: `
 DROP TABLE kpm;
-`}, {`
+`}, {forward: `
 ALTER TABLE key_registration ADD COLUMN fetches bigint NOT NULL DEFAULT 0, ADD COLUMN fetched_at bigint;
-`, `
+`, back: `
 ALTER TABLE key_registration DROP COLUMN fetches, DROP COLUMN fetched_at;
-`}, {`
+`}, {forward: `
 DROP INDEX key_registration_source;
 CREATE INDEX key_registration_source ON key_registration (source_id, key_id);
-`, `
+`, back: `
 DROP INDEX key_registration_source;
 CREATE INDEX key_registration_source ON key_registration (source_id, expires);
-`}, {`
+`}, {forward: `
 CREATE INDEX enrolment_data_key ON enrolment (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX credential_data_key ON credential (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX key_registration_data_key ON key_registration (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX kpm_data_key ON kpm (data_key) WHERE data_key IS NOT NULL;
-`, `
+`, back: `
 DROP INDEX enrolment_data_key, credential_data_key, key_registration_data_key, kpm_data_key;
-`}, {`
+`}, {forward: `
 CREATE TABLE audit_entry (
 	log text COLLATE "C" NOT NULL,
 	seq bigint NOT NULL CHECK (seq > 0),
@@ -188,10 +190,10 @@ CREATE FUNCTION audit_entry_stays() RETURNS trigger LANGUAGE plpgsql AS
 	$$ BEGIN RAISE EXCEPTION 'audit entries stay as they are'; END $$;
 CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
 	FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_stays();
-`, `
+`, back: `
 DROP TABLE audit_entry;
 DROP FUNCTION audit_entry_stays;
-`}, {`
+`}, {forward: `
 CREATE TABLE audit_anchor (
 	log text COLLATE "C" NOT NULL,
 	seq bigint NOT NULL CHECK (seq > 0),
@@ -211,14 +213,14 @@ CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR TRUNCATE ON audit_entry
 	FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_stays();
 CREATE TRIGGER audit_entry_goes BEFORE DELETE ON audit_entry
 	FOR EACH ROW EXECUTE FUNCTION audit_entry_goes();
-`, `
+`, back: `
 DROP TRIGGER audit_entry_goes ON audit_entry;
 DROP FUNCTION audit_entry_goes;
 DROP TRIGGER audit_entry_stays ON audit_entry;
 CREATE TRIGGER audit_entry_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_entry
 	FOR EACH STATEMENT EXECUTE FUNCTION audit_entry_stays();
 DROP TABLE audit_anchor;
-`}}
+`, kept: "audit_anchor", why: "without its anchor, what is left of a pruned audit log is taken for broken"}}
 }
 
 // Create makes the tables in the current schema of the database that the
@@ -235,7 +237,7 @@ func Create(ctx context.Context, connection string, sealer Sealer) error {
 		return err
 	}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := makeTables(ctx, tx); err != nil {
+		if err := makeTables(ctx, tx, migrations()); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, "INSERT INTO data_key (id, wrapped, created, seals) VALUES (1, $1, $2, 0)", wrapped, time.Now().Unix())
@@ -247,12 +249,11 @@ func Create(ctx context.Context, connection string, sealer Sealer) error {
 	return nil
 }
 
-// makeTables makes the tables in the current schema. If they are there already, the
+// makeTables takes all steps in the current schema. If tables are there already, the
 // error wraps ErrExists.
-func makeTables(ctx context.Context, tx pgx.Tx) error {
-	steps := migrations()
+func makeTables(ctx context.Context, tx pgx.Tx, steps []migration) error {
 	for version := range steps {
-		err := step(ctx, tx, steps, version)
+		err := step(ctx, tx, steps[version].forward, version+1)
 		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42P07" {
 			return fmt.Errorf("%w: %w", ErrExists, err)
 		} else if err != nil {
@@ -260,70 +261,6 @@ func makeTables(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	return nil
-}
-
-// Migrate brings a database of an older version to this one, each step in a
-// transaction of its own. A database of this version is left as it is.
-func Migrate(ctx context.Context, connection string) error {
-	return migrateTo(ctx, connection, migrations(), len(migrations()))
-}
-
-// Schema returns the version of the schema that Open demands of a database.
-func Schema() int { return len(migrations()) }
-
-// migrateTo goes to a version, forward or back.
-func migrateTo(ctx context.Context, connection string, steps []migration, target int) error {
-	conn, err := connectOnce(ctx, connection)
-	if err != nil {
-		return fmt.Errorf("migrate the database: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	for {
-		var version int
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			// The lock keeps another migration waiting until this step is done.
-			err := tx.QueryRow(ctx, "SELECT version FROM muster_schema WHERE one = 1 FOR UPDATE").Scan(&version)
-			switch {
-			case err != nil:
-				return identify(err)
-			case version > len(steps):
-				return fmt.Errorf("%w: schema %d, and this Muster knows %d", ErrNewer, version, len(steps))
-			case version < target:
-				return step(ctx, tx, steps, version)
-			case version > target:
-				return stepBack(ctx, tx, steps, version)
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("migrate the database from version %d: %w", version, err)
-		}
-		if version == target {
-			return nil
-		}
-	}
-}
-
-func step(ctx context.Context, tx pgx.Tx, steps []migration, version int) error {
-	if _, err := tx.Exec(ctx, steps[version].forward); err != nil {
-		return err
-	}
-	return setVersion(ctx, tx, version+1)
-}
-
-func stepBack(ctx context.Context, tx pgx.Tx, steps []migration, version int) error {
-	if _, err := tx.Exec(ctx, steps[version-1].back); err != nil {
-		return err
-	}
-	return setVersion(ctx, tx, version-1)
-}
-
-func setVersion(ctx context.Context, tx pgx.Tx, version int) error {
-	tag, err := tx.Exec(ctx, "UPDATE muster_schema SET version = $1 WHERE one = 1", version)
-	if err == nil && tag.RowsAffected() != 1 {
-		err = ErrForeign
-	}
-	return err
 }
 
 // connectOnce connects for changes of the schema, which may take their time.

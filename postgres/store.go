@@ -32,6 +32,9 @@ var (
 	ErrOlder = errors.New("the database is of an older version")
 	// ErrNewer: the database was made by a newer version of Muster.
 	ErrNewer = errors.New("the database is of a newer version")
+	// ErrIrreversible: the version of the schema before cannot hold what is there, or
+	// is the one that is there.
+	ErrIrreversible = errors.New("the migration cannot be undone")
 	// ErrUnreachable: no server answers, or the one that does is no primary.
 	ErrUnreachable = errors.New("the database cannot be reached")
 	// ErrSettings: the connection string asks for what would lose enrolments.

@@ -203,22 +203,3 @@ func searchPath(url string) string {
 	name, _, _ = strings.Cut(name, "&")
 	return name
 }
-
-// A database of the first version is brought forward and back with what it holds.
-func TestFirstVersionIsBroughtForward(t *testing.T) {
-	t.Parallel()
-	url := create(t)
-	mustCreate(t, openAt(t, url), enrolment(t, 1))
-	if err := postgres.MigrateTo(t.Context(), url, nil, -1); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := postgres.Open(t.Context(), url, sealer(t), postgres.Options{}); !errors.Is(err, postgres.ErrOlder) {
-		t.Errorf("opening an older version: %v, want ErrOlder", err)
-	}
-	if err := postgres.Migrate(t.Context(), url); err != nil {
-		t.Fatal(err)
-	}
-	if err := whole(t.Context(), openAt(t, url), enrolment(t, 1)); err != nil {
-		t.Error(err)
-	}
-}

@@ -152,37 +152,6 @@ func TestIncompleteRecordsAreRefused(t *testing.T) {
 	}
 }
 
-// A schema of a later version is reached in steps, each whole or not at all, and
-// left again.
-func TestMigrations(t *testing.T) {
-	t.Parallel()
-	url := create(t)
-	store := openAt(t, url)
-	mustCreate(t, store, enrolment(t, 1))
-	more := []postgres.Migration{
-		{Forward: "ALTER TABLE enrolment ADD COLUMN colour text", Back: "ALTER TABLE enrolment DROP COLUMN colour"},
-		{Forward: "CREATE TABLE half (a integer); CREATE TABLE data_key (a integer)", Back: "DROP TABLE half"},
-	}
-	if err := postgres.MigrateTo(t.Context(), url, more, 2); err == nil {
-		t.Error("a step that fails went through")
-	}
-	if out := edit(t, url, "SELECT version, (SELECT count(*) FROM pg_tables WHERE tablename = 'half') FROM muster_schema"); out != fmt.Sprintf("%d|0", postgres.Schema()+1) {
-		t.Errorf("version and halves: %s, want one more than %d, and none", out, postgres.Schema())
-	}
-	if _, err := postgres.Open(t.Context(), url, sealer(t), postgres.Options{}); !errors.Is(err, postgres.ErrNewer) {
-		t.Errorf("opening a newer version: %v, want ErrNewer", err)
-	}
-	if err := postgres.Migrate(t.Context(), url); !errors.Is(err, postgres.ErrNewer) {
-		t.Errorf("migrating a newer version: %v, want ErrNewer", err)
-	}
-	if err := postgres.MigrateTo(t.Context(), url, more, 0); err != nil {
-		t.Errorf("back: %v", err)
-	}
-	if err := whole(t.Context(), openAt(t, url), enrolment(t, 1)); err != nil {
-		t.Error(err)
-	}
-}
-
 // Every statement finds its rows by an index, whatever the server knows of the
 // size of the tables.
 func TestStatementsUseIndexes(t *testing.T) {

@@ -187,47 +187,35 @@ func place(path string, write func(draft string) error) error {
 func RewrapDataKeys(ctx context.Context, path string, sealer interface {
 	Rewrap(id uint32, wrapped []byte) ([]byte, error)
 }) (n int, err error) {
-	path, err = realPath(path)
-	if err != nil {
-		return 0, err
-	}
-	lock, err := lockFile(ctx, path)
-	if err != nil {
-		return 0, fmt.Errorf("open %s: %w", path, err)
-	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-	db, err := connect(path, writerPragmas())
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return 0, identify(err)
-	}
-	defer conn.Close()
-	if _, err := schemaOf(ctx, conn); err != nil {
-		return 0, err
-	}
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = tx.Rollback() }() // which does nothing after the commit
-	keys, err := dataKeysIn(ctx, tx)
-	if err != nil {
-		return 0, err
-	}
-	for _, key := range keys {
-		anew, err := sealer.Rewrap(key.ID, key.Wrapped)
+	err = alone(ctx, path, func(conn *sql.Conn) error {
+		if _, err := schemaOf(ctx, conn); err != nil {
+			return err
+		}
+		tx, err := conn.BeginTx(ctx, nil)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE data_key SET wrapped = ? WHERE id = ?", anew, key.ID); err != nil {
-			return 0, err
+		defer func() { _ = tx.Rollback() }() // which does nothing after the commit
+		keys, err := dataKeysIn(ctx, tx)
+		if err != nil {
+			return err
 		}
+		for _, key := range keys {
+			anew, err := sealer.Rewrap(key.ID, key.Wrapped)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, "UPDATE data_key SET wrapped = ? WHERE id = ?", anew, key.ID); err != nil {
+				return err
+			}
+		}
+		n = len(keys)
+		return tx.Commit()
+	})
+	if err != nil {
+		return 0, fmt.Errorf("wrap the data keys of %s: %w", path, err)
 	}
-	return len(keys), tx.Commit()
+	return n, nil
 }
 
 func dataKeysIn(ctx context.Context, tx *sql.Tx) (keys []archive.DataKey, err error) {

@@ -72,24 +72,13 @@ func snapshot(ctx context.Context, path string, use func(*sql.Conn) error) (err 
 }
 
 // schemaOf returns the version of a database's schema, which must be this one's.
-func schemaOf(ctx context.Context, conn *sql.Conn) (version int, err error) {
-	var id int
-	if err := conn.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-		return 0, identify(err)
+func schemaOf(ctx context.Context, conn *sql.Conn) (int, error) {
+	known := len(migrations())
+	version, err := versionOf(ctx, conn, known)
+	if err == nil && version < known {
+		err = fmt.Errorf("%w: schema %d, which the next start of its function brings to %d", ErrOlder, version, known)
 	}
-	if id != applicationID {
-		return 0, fmt.Errorf("%w: its application id is %#x", ErrForeign, id)
-	}
-	if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return 0, err
-	}
-	switch known := len(migrations()); {
-	case version > known:
-		return 0, fmt.Errorf("%w: schema %d, and this Muster knows %d", ErrNewer, version, known)
-	case version < known:
-		return 0, fmt.Errorf("%w: schema %d, which the next start of its function brings to %d", ErrOlder, version, known)
-	}
-	return version, nil
+	return version, err
 }
 
 // checkFile runs what SQLite checks itself.

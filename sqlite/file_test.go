@@ -130,6 +130,7 @@ func TestOpenRefuses(t *testing.T) {
 		"a text":               {write(bytes.Repeat([]byte("no database\n"), 500)), sqlite.ErrForeign},
 		"another application":  {changed("PRAGMA application_id = 7"), sqlite.ErrForeign},
 		"a newer version":      {changed("PRAGMA user_version = 999"), sqlite.ErrNewer},
+		"half a creation":      {changed("PRAGMA user_version = 0"), sqlite.ErrForeign},
 		"no data key":          {changed("DELETE FROM data_key"), sqlite.ErrForeign},
 		"a damaged data key":   {changed("UPDATE data_key SET wrapped = zeroblob(69)"), seal.ErrDataKey},
 		"read by the group":    {readable, sqlite.ErrMode},
@@ -142,6 +143,13 @@ func TestOpenRefuses(t *testing.T) {
 		}
 		if err == nil {
 			_ = store.Close()
+		}
+		if slices.Contains([]error{fs.ErrNotExist, sqlite.ErrForeign, sqlite.ErrNewer}, c.want) && what != "no data key" {
+			_, _, forward := sqlite.Migrate(t.Context(), c.path)
+			_, _, back := sqlite.MigrateBack(t.Context(), c.path)
+			if !errors.Is(forward, c.want) || !errors.Is(back, c.want) {
+				t.Errorf("%s: migrated with %v and back with %v, want %v", what, forward, back, c.want)
+			}
 		}
 	}
 	if files, _ := filepath.Glob(filepath.Join(t.TempDir(), "*")); len(files) != 0 {
@@ -173,6 +181,11 @@ func TestOneStoreAtATime(t *testing.T) {
 	for _, name := range []string{path, link} {
 		if _, err := sqlite.Open(t.Context(), name, sealer(t), sqlite.Options{}); !errors.Is(err, sqlite.ErrInUse) {
 			t.Errorf("a second Store: %v, want ErrInUse", err)
+		}
+		_, _, forward := sqlite.Migrate(t.Context(), name)
+		_, _, back := sqlite.MigrateBack(t.Context(), name)
+		if !errors.Is(forward, sqlite.ErrInUse) || !errors.Is(back, sqlite.ErrInUse) {
+			t.Errorf("migrations beside a Store: %v and %v, want ErrInUse", forward, back)
 		}
 	}
 	mustCreate(t, store, enrolment(t, 1))

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"database/sql"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -132,6 +133,74 @@ func TestPowerCut(t *testing.T) {
 		if sum.acknowledged == 0 {
 			t.Errorf("%s: no cut came after an answer", what)
 		}
+	}
+}
+
+// Wherever the power is cut while a schema goes one version back and forward again,
+// the file is of one of the two versions, and of the one that was told.
+func TestPowerCutOfMigration(t *testing.T) {
+	t.Parallel()
+	path := create(t)
+	store := openAt(t, path)
+	mustCreate(t, store, enrolment(t, 1))
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tables := func(path string) string {
+		db, err := sql.Open("sqlite", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		var all string
+		err = db.QueryRow(`SELECT user_version || ' ' || (SELECT group_concat(x) FROM (
+			SELECT name || coalesce(sql, '') AS x FROM sqlite_schema ORDER BY name)) FROM pragma_user_version`).Scan(&all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	octets, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := recording{start: image{filepath.Base(path): octets}}
+	newer := tables(path)
+	d := newDisk(t, filepath.Dir(path))
+	d.record = true
+	if _, _, err := sqlite.MigrateBack(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	back := d.moment()
+	older := tables(path)
+	if _, _, err := sqlite.Migrate(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	r.history = d.history
+	chance := rand.New(rand.NewPCG(5, 6))
+	seen := map[string]int{}
+	for cut := range len(r.history) + 1 {
+		path, _ := r.restore(t, cut, chance)
+		got := tables(path)
+		seen[got]++
+		told := map[int]string{back: older, len(r.history): newer}[cut]
+		if got != older && got != newer || told != "" && got != told {
+			t.Errorf("after a cut at %d of %d, %d of them back: %s", cut, len(r.history), back, got)
+		}
+		store, err := sqlite.Open(t.Context(), path, sealer(t), sqlite.Options{})
+		if err != nil {
+			t.Fatalf("after a cut at %d: %v", cut, err)
+		}
+		wantWhole(t, store, 1)
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+		if tables(path) != newer {
+			t.Errorf("after a cut at %d the next start leaves %s", cut, tables(path))
+		}
+	}
+	if seen[older] == 0 || seen[newer] == 0 {
+		t.Errorf("of %d cuts %d found the older version and %d the newer", len(r.history), seen[older], seen[newer])
 	}
 }
 

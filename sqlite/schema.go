@@ -10,8 +10,16 @@ import (
 // applicationID marks a file as a database of Muster: "MSTR".
 const applicationID = 0x4d535452
 
+// A migration leads from one version of the schema to the next, and back.
+type migration struct {
+	forward, back string
+	// kept is a table that has to be empty on the way back, for the reason why.
+	kept, why string
+}
+
 // migrations returns the steps from each version of the schema to the next; the
-// first makes version 1 of an empty file. user_version counts them.
+// first makes version 1 of an empty file, from which no way leads back. user_version
+// counts them.
 //
 // A KeID is kept as its 16 octets and the MEF's FQDN in ASCII, times as Unix
 // seconds. The column data_key numbers the key that seals the row's, and is NULL
@@ -20,8 +28,8 @@ const applicationID = 0x4d535452
 // KmID; of a Kpm: used), 3 erased, 4 superseded by a newer one of the Enrolee, and 5 expired; from
 // 3 on the key is gone and the row is a tombstone. The status of a command is 0
 // in the queue, and from then on that of TS-0003 12.3.2.4.
-func migrations() []string {
-	return []string{`
+func migrations() []migration {
+	return []migration{{forward: `
 CREATE TABLE data_key (
 	id INTEGER PRIMARY KEY,
 	wrapped BLOB NOT NULL,
@@ -82,7 +90,7 @@ CREATE TABLE registration (
 	PRIMARY KEY (function, id)
 ) STRICT;
 CREATE INDEX registration_expiry ON registration (expires);
-`, `
+`}, {forward: `
 CREATE TABLE key_registration (
 	key_id BLOB NOT NULL PRIMARY KEY,
 	source_id TEXT NOT NULL,
@@ -121,7 +129,11 @@ CREATE TABLE command (
 ) STRICT;
 CREATE INDEX command_open ON command (function, registration, position) WHERE status < 20;
 CREATE INDEX command_reported ON command (changed) WHERE status >= 20;
-`, `
+`, back: `
+DROP TABLE command;
+DROP TABLE key_target;
+DROP TABLE key_registration;
+`}, {forward: `
 CREATE TABLE kpm (
 	kpm_id TEXT NOT NULL PRIMARY KEY,
 	enrolee_id TEXT NOT NULL,
@@ -136,18 +148,31 @@ CREATE TABLE kpm (
 	CHECK ((sealed IS NULL) = (data_key IS NULL))
 ) STRICT;
 CREATE INDEX kpm_end ON kpm (until) WHERE state < 3;
-`, `
+`, back: `
+DROP TABLE kpm;
+`}, {forward: `
 ALTER TABLE key_registration ADD COLUMN fetches INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE key_registration ADD COLUMN fetched_at INTEGER;
-`, `
+`, back: `
+ALTER TABLE key_registration DROP COLUMN fetched_at;
+ALTER TABLE key_registration DROP COLUMN fetches;
+`}, {forward: `
 CREATE INDEX enrolment_data_key ON enrolment (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX credential_data_key ON credential (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX key_registration_data_key ON key_registration (data_key) WHERE data_key IS NOT NULL;
 CREATE INDEX kpm_data_key ON kpm (data_key) WHERE data_key IS NOT NULL;
-`, `
+`, back: `
+DROP INDEX enrolment_data_key;
+DROP INDEX credential_data_key;
+DROP INDEX key_registration_data_key;
+DROP INDEX kpm_data_key;
+`}, {forward: `
 DROP INDEX key_registration_source;
 CREATE INDEX key_registration_source ON key_registration (source_id, key_id);
-`, `
+`, back: `
+DROP INDEX key_registration_source;
+CREATE INDEX key_registration_source ON key_registration (source_id, expires);
+`}, {forward: `
 CREATE TABLE audit_entry (
 	log TEXT NOT NULL,
 	seq INTEGER NOT NULL CHECK (seq > 0),
@@ -156,7 +181,9 @@ CREATE TABLE audit_entry (
 ) STRICT;
 CREATE TRIGGER audit_entry_unchanged BEFORE UPDATE ON audit_entry BEGIN SELECT RAISE(ABORT, 'audit entries stay as they are'); END;
 CREATE TRIGGER audit_entry_kept BEFORE DELETE ON audit_entry BEGIN SELECT RAISE(ABORT, 'audit entries stay'); END;
-`, `
+`, back: `
+DROP TABLE audit_entry;
+`}, {forward: `
 CREATE TABLE audit_anchor (
 	log TEXT NOT NULL,
 	seq INTEGER NOT NULL CHECK (seq > 0),
@@ -170,7 +197,11 @@ DROP TRIGGER audit_entry_kept;
 CREATE TRIGGER audit_entry_kept BEFORE DELETE ON audit_entry
 	WHEN NOT EXISTS (SELECT 1 FROM audit_anchor WHERE log = OLD.log AND seq >= OLD.seq)
 	BEGIN SELECT RAISE(ABORT, 'audit entries stay'); END;
-`}
+`, back: `
+DROP TRIGGER audit_entry_kept;
+CREATE TRIGGER audit_entry_kept BEFORE DELETE ON audit_entry BEGIN SELECT RAISE(ABORT, 'audit entries stay'); END;
+DROP TABLE audit_anchor;
+`, kept: "audit_anchor", why: "without its anchor, what is left of a pruned audit log is taken for broken"}}
 }
 
 // create makes the schema and the first data key.
@@ -192,36 +223,5 @@ func makeSchema(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
 		return err
 	}
-	return migrate(ctx, conn, migrations())
-}
-
-// Schema returns the version of the schema that Open brings a file to.
-func Schema() int { return len(migrations()) }
-
-// migrate brings a database of Muster to the newest version, each step in a
-// transaction of its own.
-func migrate(ctx context.Context, conn *sql.Conn, steps []string) error {
-	var id, version int
-	if err := conn.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-		return identify(err)
-	}
-	if id != applicationID {
-		return fmt.Errorf("%w: its application id is %#x", ErrForeign, id)
-	}
-	if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return err
-	}
-	if version > len(steps) {
-		return fmt.Errorf("%w: schema %d, and this Muster knows %d", ErrNewer, version, len(steps))
-	}
-	for ; version < len(steps); version++ {
-		step := fmt.Sprintf("BEGIN IMMEDIATE;%s;PRAGMA user_version = %d;COMMIT", steps[version], version+1)
-		if _, err := conn.ExecContext(ctx, step); err != nil {
-			// The first error says what is wrong; a rollback that finds no
-			// transaction adds nothing to it.
-			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-			return fmt.Errorf("bring the schema from version %d to %d: %w", version, version+1, err)
-		}
-	}
-	return nil
+	return migrate(ctx, conn, migrations(), 0)
 }

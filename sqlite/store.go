@@ -154,7 +154,12 @@ func (s *Store) open(ctx context.Context, path string, queue int) error {
 		return identify(err)
 	}
 	s.write.conn = conn
-	if err := migrate(ctx, conn, migrations()); err != nil {
+	steps := migrations()
+	version, err := versionOf(ctx, conn, len(steps))
+	if err != nil {
+		return err
+	}
+	if err := migrate(ctx, conn, steps, version); err != nil {
 		return err
 	}
 	if s.readerDB, err = connect(path, readerPragmas()); err != nil {

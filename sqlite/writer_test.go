@@ -492,40 +492,6 @@ func TestStatementsUseIndexes(t *testing.T) {
 	}
 }
 
-func TestMigrations(t *testing.T) {
-	t.Parallel()
-	s := openNew(t, Options{})
-	conn, err := s.writerDB.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	version := func() int { return s.count(t, "PRAGMA user_version") }
-	steps := append(migrations(), "CREATE TABLE second (a INTEGER)", "CREATE TABLE third (a INTEGER); INSERT INTO third VALUES (3)")
-	first := len(migrations())
-	if err := migrate(t.Context(), conn, steps[:first+1]); err != nil || version() != first+1 {
-		t.Fatalf("one step: version %d, %v", version(), err)
-	}
-	bad := append(steps[:first+1:first+1], "CREATE TABLE half (a INTEGER); INSERT INTO absent VALUES (1)")
-	if err := migrate(t.Context(), conn, bad); err == nil || version() != first+1 {
-		t.Fatalf("a bad step: version %d, %v", version(), err)
-	}
-	if n := s.count(t, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'"); n != 0 {
-		t.Error("half of a bad step is left")
-	}
-	for range 2 {
-		if err := migrate(t.Context(), conn, steps); err != nil || version() != len(steps) {
-			t.Fatalf("all steps: version %d, %v", version(), err)
-		}
-	}
-	if n := s.count(t, "SELECT count(*) FROM third"); n != 1 {
-		t.Errorf("the third step ran %d times", n)
-	}
-	if err := migrate(t.Context(), conn, migrations()); !errors.Is(err, ErrNewer) {
-		t.Errorf("an older program: %v, want ErrNewer", err)
-	}
-}
-
 // The settings on which durability and erasure rest are in force.
 func TestPragmas(t *testing.T) {
 	t.Parallel()

@@ -90,7 +90,13 @@ func TestAuditInTheStore(t *testing.T) {
 		must(t, err)
 		service, err := startMEF(t.Context(), config, newLogger(newJournal()), observer{})
 		must(t, err)
+		if code, _, stderr := command(t, "store", "migrate", "--back", "--config", file); code != exitUsage || !strings.Contains(stderr, "in use") {
+			t.Errorf("back under a running MEF: exit code %d, %s", code, stderr)
+		}
 		must(t, service.stop())
+		if code, _, stderr := command(t, "store", "migrate", "--back", "--config", file); code != exitOK {
+			t.Errorf("back: exit code %d, %s", code, stderr)
+		}
 	}
 	_, ofFile, _ := command(t, "audit", "verify", lab.path("audit.log"))
 	code, ofStore, stderr := command(t, "audit", "verify", "--config", file)
@@ -119,6 +125,10 @@ func TestAuditInTheStore(t *testing.T) {
 	must(t, service.stop())
 	if code, out, stderr := command(t, "audit", "verify", "--config", file); code != exitOK || !strings.Contains(out, "entries 5 to 6 hold") {
 		t.Errorf("a pruned log: exit code %d, %s%s", code, out, stderr)
+	}
+	code, _, stderr = command(t, "store", "migrate", "--back", "--config", file)
+	if code != exitRefused || !strings.Contains(stderr, string(muster.CodeMigrationIrreversible)+": ") || !strings.Contains(stderr, "audit_anchor is not empty") {
+		t.Errorf("back with an anchor: exit code %d, %s", code, stderr)
 	}
 	wrong := "4:" + strings.Repeat("0", 64)
 	if code, _, _ := command(t, "audit", "verify", "--config", file, "--from", wrong); code != exitRefused {

@@ -28,7 +28,7 @@ var examples = map[string][]string{
 	"muster command list":      {"muster command list --config lab/mef.yaml --admin admin.lab.example --enrolee //sp.lab.example/device-0001"},
 	"muster command queue":     {"muster command queue --config lab/mef.yaml --admin admin.lab.example --enrolee //sp.lab.example/device-0001 --id renew-1 certificate est https://est.example node 0.2.481.1.100", "muster command queue --config lab/mef.yaml --admin admin.lab.example --group //sp.lab.example/ --id configure-1 device https://dm.example"},
 	"muster store create":      {"muster store create --config lab/mef.yaml --new-root-key"},
-	"muster store migrate":     {"muster store migrate --config mef.yaml"},
+	"muster store migrate":     {"muster store migrate --config mef.yaml", "muster store migrate --back --config mef.yaml"},
 	"muster store copy":        {"muster store copy --config lab/mef.yaml --to lab/mef-postgres.yaml"},
 	"muster store withdraw":    {"muster store withdraw --config mef.yaml"},
 	"muster store export":      {"muster store export --config lab/mef.yaml mef.archive"},

@@ -98,6 +98,8 @@ func refuseDatabase(err error) error {
 		return nil
 	case errors.Is(err, postgres.ErrUnreachable):
 		return muster.Refuse(muster.CodeUnreachable, "store: %w", err)
+	case errors.Is(err, postgres.ErrIrreversible):
+		return muster.Refuse(muster.CodeMigrationIrreversible, "store: %w", err)
 	default:
 		return configErrorf("store: %w", err)
 	}
@@ -155,34 +157,6 @@ them have the same root key.`,
 	}
 	configFlag(cmd, &file)
 	cmd.Flags().BoolVar(&newRootKey, "new-root-key", false, "draw the root key and write it to its file, which must not exist")
-	return cmd
-}
-
-func newStoreMigrateCommand() *cobra.Command {
-	var file string
-	cmd := &cobra.Command{
-		Use:   "migrate --config FILE",
-		Short: "Bring the tables of a PostgreSQL store to this version",
-		Long: `Bring the tables of a PostgreSQL store to this version. Stop the processes of the
-older version first. The file of an SQLite store needs no command: whoever opens
-it brings it forward.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := readStoreConfig(file)
-			if err != nil {
-				return err
-			}
-			if config.Postgres == "" {
-				return configErrorf("%s: the store is a file", file)
-			}
-			if err := refuseDatabase(postgres.Migrate(cmd.Context(), config.Postgres)); err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "up to date")
-			return nil
-		},
-	}
-	configFlag(cmd, &file)
 	return cmd
 }
 

@@ -36,6 +36,8 @@ func refuseFile(err error) error {
 		return nil
 	case errors.Is(err, sqlite.ErrDamaged), errors.Is(err, archive.ErrDamaged):
 		return muster.Refuse(muster.CodeStoreDamaged, "%w", err)
+	case errors.Is(err, sqlite.ErrIrreversible):
+		return muster.Refuse(muster.CodeMigrationIrreversible, "store: %w", err)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), errors.Is(err, sqlite.ErrForeign), errors.Is(err, sqlite.ErrNewer),
 		errors.Is(err, sqlite.ErrOlder), errors.Is(err, sqlite.ErrInUse), errors.Is(err, archive.ErrEarlier), errors.Is(err, seal.ErrRoot), errors.Is(err, seal.ErrDataKey), errors.Is(err, archive.ErrFormat), errors.Is(err, archive.ErrNewer):
 		return configErrorf("store: %w", err)

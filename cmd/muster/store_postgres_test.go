@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"muster/mustertest"
+	"muster/postgres"
 )
 
 // TestStoreGoesToPostgreSQLAndBack moves a store with a command line, and does
@@ -67,6 +69,15 @@ func TestStoreGoesToPostgreSQLAndBack(t *testing.T) {
 	wantText(run(exitOK, "check", "--config", database), "0 sealed keys")
 	wantText(run(exitOK, "withdraw", "--config", back), "withdrawn: 1 enrolments")
 	wantText(run(exitOK, "check", "--config", database, "--file", before), one)
+
+	// The database goes one version back, where no process of this program serves it.
+	newest := fmt.Sprint(postgres.Schema())
+	wantText(run(exitOK, "migrate", "--config", database), "schema "+newest+", up to date")
+	wantText(run(exitOK, "migrate", "--back", "--config", database), ", was "+newest)
+	wantText(run(exitUsage, "check", "--config", database), "needs "+newest)
+	wantText(run(exitRefused, "migrate", "--back", "--config", database), "migration-irreversible: ")
+	wantText(run(exitOK, "migrate", "--json", "--config", database), `{"engine":"postgres","from":`+fmt.Sprint(postgres.Schema()-1)+`,"to":`+newest+"}")
+	wantText(run(exitOK, "check", "--config", database), "0 problems")
 
 	// A root key is drawn ahead; a rotation is cut off before its end, done again, and followed by a second.
 	root, next := w.mef.Store.RootKey, w.mef.Store.RootKey+nextRootSuffix
