@@ -150,7 +150,7 @@ muster enrol --config device-0001.yaml --wait 20s
 		{"muster store withdraw --config mef.yaml --later", "muster store export --config mef.yaml later.archive\nmuster store withdraw --config mef.yaml --later"},
 		{"muster store import", "mkdir older; mv mef.db* older\nmuster store import"},
 	})
-	wantIn(t, output, "https://127.0.0.1:", "0 problems", "restored; withdrawn:", "imported", "hold\nhead ")
+	wantIn(t, output, "https://127.0.0.1:", "0 problems", "restored; withdrawn:", "imported", "hold\nhead ", ", up to date\n", ", was ")
 }
 
 const toPostgres = "muster store copy --config mef.yaml --to mef-postgres.yaml\n"
