@@ -38,6 +38,21 @@ type Verify func(chain []*x509.Certificate) (muster.Peer, error)
 // unknown from a key that is wrong. The context ends with the handshake.
 type PSK func(ctx context.Context, identity string) (key []byte, err error)
 
+// A Stage is how far a server's handshake has come that asks for a turn to compute.
+type Stage int
+
+// The stages of a handshake.
+const (
+	// Unproved is before the client has proved its address, where that is asked
+	// for. What there is to compute is a small part of a handshake.
+	Unproved Stage = iota
+	// Newcomer is before the first asymmetric operation, or the search for a
+	// pre-shared key.
+	Newcomer
+	// Begun is after that.
+	Begun
+)
+
 // CutOff reports whether err is that a stream ended without a word. A server with
 // no capacity for a handshake ends it so: to a client it is no refusal.
 func CutOff(err error) bool {

@@ -58,7 +58,7 @@ func (d *adminDoor) open(ctx context.Context) error {
 func (d *adminDoor) admit(ctx context.Context, conn net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, adminReadTime)
 	defer cancel()
-	paced := &pacedConn{Conn: conn, ctx: ctx, turns: d.turns}
+	paced := newPacedConn(ctx, conn, d.turns)
 	secured := tls.Server(paced, d.config)
 	err := secured.HandshakeContext(ctx)
 	paced.finish()

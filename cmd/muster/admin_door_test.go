@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"muster/handshake"
 	"muster/mustertest"
 )
 
@@ -27,7 +28,7 @@ func TestOperatorsWaitForTheirTurn(t *testing.T) {
 	defer func() { _ = server.Close() }()
 
 	leave := make(chan struct{})
-	must(t, door.turns.wait(true))
+	must(t, door.turns.wait(handshake.Newcomer))
 	running.Go(func() {
 		<-leave
 		door.turns.next()

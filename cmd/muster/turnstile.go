@@ -22,20 +22,25 @@ const (
 	maxDelay  = 400 * time.Millisecond
 	shedAfter = time.Second
 	// maxTurn ends the turn of a handshake that waits for something other than a
-	// processor, as for the status of a certificate.
-	maxTurn = 50 * time.Millisecond
+	// processor, as for the status of a certificate, and maxGlance that of one that
+	// may be forged, and made so that nothing is answered.
+	maxTurn   = 50 * time.Millisecond
+	maxGlance = 5 * time.Millisecond
 )
 
 // A turnstile lets as many handshakes compute at once as the processors bear. What
 // is beyond waits before its first asymmetric operation, or its search for a
 // pre-shared key, where it has cost little, and is shed when the wait gets long; a
 // handshake that has begun takes its next turn before all newcomers, so that what
-// was spent on it is not lost. It may be used by several goroutines.
+// was spent on it is not lost. Newcomers and those whose address is not proved take
+// turns: neither keeps the other out. It may be used by several goroutines.
 type turnstile struct {
 	mu        sync.Mutex
 	free      int // turns; guarded by mu, as all below
 	begun     []chan error
 	newcomers []newcomer
+	unproved  []chan error
+	odd       bool      // the next turn is a newcomer's, and else an unproved one's, if both wait
 	longSince time.Time // since when newcomers have waited longer than maxDelay
 	last      time.Time // when a newcomer had its turn, or began to wait for the first
 	// pace is the mean time from one newcomer's turn to the next while others wait.
@@ -54,12 +59,15 @@ func turnsOfMachine() int { return 2 * runtime.GOMAXPROCS(0) }
 
 // enter waits for a turn, which ends with the first call of leave. A newcomer may
 // be refused, with muster.CodeBusy.
-func (t *turnstile) enter(first bool) (leave func(), err error) {
-	if err := t.wait(first); err != nil {
+func (t *turnstile) enter(at handshake.Stage) (leave func(), err error) {
+	if err := t.wait(at); err != nil {
 		return nil, err
 	}
-	end := sync.OnceFunc(t.next)
-	timer := time.AfterFunc(maxTurn, end)
+	end, longest := sync.OnceFunc(t.next), maxTurn
+	if at == handshake.Unproved {
+		longest = maxGlance
+	}
+	timer := time.AfterFunc(longest, end)
 	return func() {
 		timer.Stop()
 		end()
@@ -85,15 +93,15 @@ func endTurn(ctx context.Context) {
 }
 
 // take is enter for a handshake with a context of withTurn.
-func (t *turnstile) take(ctx context.Context, first bool) (leave func(), err error) {
-	leave, err = t.enter(first)
+func (t *turnstile) take(ctx context.Context, at handshake.Stage) (leave func(), err error) {
+	leave, err = t.enter(at)
 	if turn, ok := ctx.Value(turnKey{}).(*atomic.Pointer[func()]); ok && err == nil {
 		turn.Store(&leave)
 	}
 	return leave, err
 }
 
-func (t *turnstile) wait(first bool) error {
+func (t *turnstile) wait(at handshake.Stage) error {
 	t.mu.Lock()
 	if t.free > 0 { // then nobody waits
 		t.free--
@@ -102,12 +110,15 @@ func (t *turnstile) wait(first bool) error {
 		return nil
 	}
 	turn := make(chan error, 1)
-	if first {
+	switch at {
+	case handshake.Unproved:
+		t.unproved = append(t.unproved, turn)
+	case handshake.Newcomer:
 		if len(t.newcomers) == 0 {
 			t.last = time.Now()
 		}
 		t.newcomers = append(t.newcomers, newcomer{turn, time.Now()})
-	} else {
+	default:
 		t.begun = append(t.begun, turn)
 	}
 	t.mu.Unlock()
@@ -144,9 +155,10 @@ func (t *turnstile) passed(now time.Time) {
 func (t *turnstile) next() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.begun) > 0 {
-		t.begun[0] <- nil
-		t.begun = t.begun[1:]
+	if pass(&t.begun) {
+		return
+	}
+	if t.odd = !t.odd; t.odd && pass(&t.unproved) {
 		return
 	}
 	for now := time.Now(); len(t.newcomers) > 0; {
@@ -159,7 +171,19 @@ func (t *turnstile) next() {
 		}
 		first.turn <- muster.Refuse(muster.CodeBusy, "handshakes have waited longer than %v for a processor for %v", maxDelay, shedAfter)
 	}
-	t.free++
+	if !pass(&t.unproved) {
+		t.free++
+	}
+}
+
+// pass gives a turn to the first of those that wait, if any does.
+func pass(waiting *[]chan error) bool {
+	if len(*waiting) == 0 {
+		return false
+	}
+	(*waiting)[0] <- nil
+	*waiting = (*waiting)[1:]
+	return true
 }
 
 // tooLong judges the wait of the oldest newcomer. The caller holds mu.
@@ -184,7 +208,7 @@ type pacedServer struct {
 
 // Handshake implements streamServer.
 func (s pacedServer) Handshake(ctx context.Context, conn net.Conn) (*handshake.Conn, error) {
-	paced := &pacedConn{Conn: conn, ctx: ctx, turns: s.turns}
+	paced := newPacedConn(ctx, conn, s.turns)
 	done, err := s.server.Handshake(ctx, paced)
 	paced.finish()
 	return done, err
@@ -197,9 +221,13 @@ type pacedConn struct {
 	net.Conn
 	ctx     context.Context // of the handshake
 	turns   *turnstile
-	begun   bool   // it has had a turn
-	leave   func() // nil without a turn
+	stage   handshake.Stage // of its next turn
+	leave   func()          // nil without a turn
 	passing bool
+}
+
+func newPacedConn(ctx context.Context, conn net.Conn, turns *turnstile) *pacedConn {
+	return &pacedConn{Conn: conn, ctx: ctx, turns: turns, stage: handshake.Newcomer}
 }
 
 // Read implements net.Conn.
@@ -212,12 +240,12 @@ func (c *pacedConn) Read(p []byte) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	leave, err := c.turns.take(c.ctx, !c.begun)
+	leave, err := c.turns.take(c.ctx, c.stage)
 	if err != nil {
 		_ = c.Conn.Close() // a farewell would cost what there is too little of
 		return 0, err
 	}
-	c.leave, c.begun = leave, true
+	c.leave, c.stage = leave, handshake.Begun
 	return n, nil
 }
 

@@ -37,11 +37,11 @@ type attempt struct {
 
 // enter waits for a turn to compute, which ends when this side sends something,
 // or the handshake ends.
-func (a *attempt) enter(first bool) error {
+func (a *attempt) enter(at handshake.Stage) error {
 	if a.config.Turn == nil {
 		return nil
 	}
-	leave, err := a.config.Turn(a.ctx, first)
+	leave, err := a.config.Turn(a.ctx, at)
 	if err != nil {
 		return a.refuse(err)
 	}
@@ -111,7 +111,7 @@ func (a *attempt) verifyPeerCertificate(raw [][]byte, _ [][]*x509.Certificate) (
 	if err != nil {
 		return a.refuse(err)
 	}
-	if err := a.enter(false); err != nil {
+	if err := a.enter(handshake.Begun); err != nil {
 		return err
 	}
 	peer, err := a.config.Verify(chain)

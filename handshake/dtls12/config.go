@@ -75,13 +75,13 @@ type Config struct {
 	// key begins when it is over, whatever PSK took: else the end of the handshake
 	// would tell which identities are known.
 	LookupTime time.Duration
-	// Turn, if set, is called before a server computes what costs: with first set
-	// before its first asymmetric operation, or its search for a key, and then
-	// before it judges the peer's chain. It may wait. It returns what ends the turn,
-	// or the reason to give the handshake up; a temporary one is kept from the peer,
-	// who is to come back when its handshake has timed out. The context is that of the
-	// handshake.
-	Turn func(ctx context.Context, first bool) (leave func(), err error)
+	// Turn, if set, is called before a server computes what costs: once at each
+	// handshake.Stage, before it answers a first hello, before its first asymmetric
+	// operation, or its search for a key, and before it judges the peer's chain. It may
+	// wait. It returns what ends the turn, or the reason to give the handshake up; a
+	// temporary one is kept from the peer, who is to come back when its handshake has
+	// timed out. The context is that of the handshake.
+	Turn func(ctx context.Context, at handshake.Stage) (leave func(), err error)
 	// FlightInterval is the first interval after which a lost flight is repeated;
 	// it doubles from there. Zero means DefaultFlightInterval.
 	FlightInterval time.Duration

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"muster"
+	"muster/handshake"
 	"muster/handshake/dtls12"
 	"muster/mustertest"
 )
@@ -361,7 +362,7 @@ func TestOpenSSLRenegotiation(t *testing.T) {
 	p := newPKI(t)
 	config := p.config(t, serverName)
 	var taken, verified atomic.Int32
-	config.Turn = func(context.Context, bool) (func(), error) { taken.Add(1); return func() {}, nil }
+	config.Turn = func(context.Context, handshake.Stage) (func(), error) { taken.Add(1); return func() {}, nil }
 	verify := config.Verify
 	config.Verify = func(chain []*x509.Certificate) (muster.Peer, error) { verified.Add(1); return verify(chain) }
 	listener := listen(t, dtls12.Limits{})

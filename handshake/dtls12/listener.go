@@ -289,7 +289,7 @@ func (l *Listener) admit(from netip.AddrPort) *remote {
 	l.count++
 	l.halfOpen++
 	origin.halfOpen++
-	r := &remote{listener: l, addr: from, peer: net.UDPAddrFromAddrPort(from), queue: newQueue(l.limits.Queue, maxUnproved), began: time.Now()}
+	r := &remote{listener: l, addr: from, peer: net.UDPAddrFromAddrPort(from), queue: newQueue(l.limits.Queue, maxUnproved), since: time.Now()}
 	r.unproved, r.unprovedHere = l.unproved.PushBack(r), origin.unproved.PushBack(r)
 	return r
 }

@@ -16,13 +16,13 @@ type remote struct {
 	addr     netip.AddrPort
 	peer     net.Addr // addr
 	queue    *queue
-	began    time.Time
 	hello    random // of the ClientHello that it began with
 
 	// Its places among those that have not returned with the cookie, of the Listener
 	// and of its prefix; nil once it has. Guarded by the Listener's mu.
 	unproved, unprovedHere *list.Element
-	forgotten              bool // guarded by the Listener's mu
+	since                  time.Time // when the client's time began; zero while it waits for this side. Guarded by the Listener's mu
+	forgotten              bool      // guarded by the Listener's mu
 }
 
 // RemoteAddr returns the address of the client.
@@ -34,10 +34,22 @@ func (r *remote) establish() { r.listener.establish(r) }
 // prove tells the Listener that the client has proved its address.
 func (r *remote) prove() { r.listener.prove(r) }
 
+// hold stops the client's time to return with the cookie: it is this side's turn.
+func (r *remote) hold() { r.restart(time.Time{}) }
+
+// release begins the client's time anew.
+func (r *remote) release() { r.restart(time.Now()) }
+
+func (r *remote) restart(since time.Time) {
+	r.listener.mu.Lock()
+	defer r.listener.mu.Unlock()
+	r.since = since
+}
+
 // isStale reports whether a client that has not returned with the cookie has had its
 // time. The caller holds the Listener's mu.
 func (r *remote) isStale() bool {
-	return r.unproved != nil && time.Since(r.began) >= leastReturn
+	return r.unproved != nil && !r.since.IsZero() && time.Since(r.since) >= leastReturn
 }
 
 // ReadFrom implements net.PacketConn.

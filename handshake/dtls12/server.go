@@ -52,7 +52,7 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 			remote.prove()
 		}
 	}
-	if err := s.choose(a, w); err != nil {
+	if err := a.begin(w); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("handshake with %v: %w", peer, a.classify(err, w))
 	}
@@ -68,22 +68,26 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 	return done, err
 }
 
-// choose leaves an attempt of a Server with both kinds of credentials the kind
-// that the client's first hello asks for.
-func (s *Server) choose(a *attempt, w *wire) error {
-	if !s.config.usesPSK() || !s.config.usesCertificates() {
-		return nil
-	}
+// begin waits for the client's first hello, leaves an attempt with both kinds of
+// credentials the kind that it asks for, and waits for the turn to answer: what pion
+// makes of a hello is the dearest thing that a forged one can have.
+func (a *attempt) begin(w *wire) error {
 	h, err := w.await(a.ctx)
 	if err != nil {
 		return err
 	}
-	if h.psk {
-		a.config.Identity, a.config.Verify = nil, nil
-	} else {
-		a.config.PSK = nil
+	if a.config.usesPSK() && a.config.usesCertificates() {
+		if h.psk {
+			a.config.Identity, a.config.Verify = nil, nil
+		} else {
+			a.config.PSK = nil
+		}
 	}
-	return nil
+	if remote, ok := w.PacketConn.(*remote); ok {
+		remote.hold()
+		defer remote.release()
+	}
+	return a.enter(handshake.Unproved)
 }
 
 func options(a *attempt, w *wire) []dtls.ServerOption {
@@ -96,7 +100,7 @@ func options(a *attempt, w *wire) []dtls.ServerOption {
 			if err := a.examine(w); err != nil {
 				return nil, a.refuse(err)
 			}
-			if err := a.enter(true); err != nil {
+			if err := a.enter(handshake.Newcomer); err != nil {
 				return nil, err
 			}
 			proof := time.AfterFunc(a.config.LookupTime+a.config.cookieTimeout(), func() { a.abandon(errUnproved) })
@@ -111,7 +115,7 @@ func options(a *attempt, w *wire) []dtls.ServerOption {
 			if err := a.examine(w); err != nil {
 				return nil, a.refuse(err)
 			}
-			if err := a.enter(true); err != nil {
+			if err := a.enter(handshake.Newcomer); err != nil {
 				return nil, err
 			}
 			return a.identity()

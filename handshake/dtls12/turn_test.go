@@ -4,26 +4,29 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"muster"
+	"muster/handshake"
 	"muster/handshake/dtls12"
 	"muster/mustertest"
 )
 
 // turns notes which turns a server takes, and how many have not ended.
 type turns struct {
-	taken  []bool // by the server's handshake; whether each was the first
+	taken  []handshake.Stage // by the server's handshake
 	open   atomic.Int32
-	refuse error
+	refuse error // the turn at
+	at     handshake.Stage
 }
 
-func (t *turns) take(_ context.Context, first bool) (func(), error) {
-	t.taken = append(t.taken, first)
-	if t.refuse != nil {
+func (t *turns) take(_ context.Context, at handshake.Stage) (func(), error) {
+	t.taken = append(t.taken, at)
+	if t.refuse != nil && at == t.at {
 		return nil, t.refuse
 	}
 	t.open.Add(1)
@@ -42,7 +45,7 @@ func TestTurns(t *testing.T) {
 		atServer, atClient := meet(t, newServer(t, config), newClient(t, p.config(t, "device.example.com")), mustertest.Loss{})
 		export(t, atServer)
 		export(t, atClient)
-		if !slices.Equal(turns.taken, []bool{true, false}) || turns.open.Load() != 0 {
+		if !slices.Equal(turns.taken, []handshake.Stage{handshake.Unproved, handshake.Newcomer, handshake.Begun}) || turns.open.Load() != 0 {
 			t.Errorf("the turns were %v, of which %d have not ended", turns.taken, turns.open.Load())
 		}
 	})
@@ -53,7 +56,7 @@ func TestTurns(t *testing.T) {
 		config.Turn = turns.take
 		atServer, _ := meet(t, newServer(t, config), newClient(t, client), mustertest.Loss{})
 		export(t, atServer)
-		if !slices.Equal(turns.taken, []bool{true}) || turns.open.Load() != 0 {
+		if !slices.Equal(turns.taken, []handshake.Stage{handshake.Unproved, handshake.Newcomer}) || turns.open.Load() != 0 {
 			t.Errorf("the turns were %v, of which %d have not ended", turns.taken, turns.open.Load())
 		}
 	})
@@ -75,18 +78,20 @@ func TestNoTurn(t *testing.T) {
 		return nil, errors.New("not now")
 	}
 	for name, configs := range map[string][2]dtls12.Config{"certificates": {certificates, device}, "key": {keys, keyDevice}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			turns := turns{refuse: muster.Refuse(muster.CodeBusy, "no turn")}
-			server, client := configs[0], configs[1]
-			server.Turn, client.Timeout = turns.take, time.Second
-			atServer, atClient := meet(t, newServer(t, server), newClient(t, client), mustertest.Loss{})
-			wantCode(t, atServer.err, muster.CodeBusy)
-			wantCode(t, atClient.err, muster.CodeHandshakeTimeout)
-			if !slices.Equal(turns.taken, []bool{true}) {
-				t.Errorf("the turns were %v", turns.taken)
-			}
-		})
+		for last, taken := range [][]handshake.Stage{{handshake.Unproved}, {handshake.Unproved, handshake.Newcomer}} {
+			t.Run(fmt.Sprint(name, " ", last+1), func(t *testing.T) {
+				t.Parallel()
+				turns := turns{refuse: muster.Refuse(muster.CodeBusy, "no turn"), at: taken[last]}
+				server, client := configs[0], configs[1]
+				server.Turn, client.Timeout = turns.take, time.Second
+				atServer, atClient := meet(t, newServer(t, server), newClient(t, client), mustertest.Loss{})
+				wantCode(t, atServer.err, muster.CodeBusy)
+				wantCode(t, atClient.err, muster.CodeHandshakeTimeout)
+				if !slices.Equal(turns.taken, taken) {
+					t.Errorf("the turns were %v", turns.taken)
+				}
+			})
+		}
 	}
 }
 
@@ -99,10 +104,10 @@ func TestTurnTooLate(t *testing.T) {
 	var turns turns
 	config := p.config(t, serverName)
 	given := make(chan struct{})
-	config.Turn = func(ctx context.Context, first bool) (func(), error) {
+	config.Turn = func(ctx context.Context, at handshake.Stage) (func(), error) {
 		<-ctx.Done()
 		defer close(given)
-		return turns.take(ctx, first)
+		return turns.take(ctx, at)
 	}
 	config.Timeout = 200 * time.Millisecond
 	client := p.config(t, "device.example.com")
