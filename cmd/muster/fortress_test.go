@@ -106,6 +106,8 @@ type footprint struct {
 	files      int // open descriptors
 	sessions   int // of authenticated peers
 	enrolments int // that are durable, so far
+	shaken     int // handshakes that have succeeded, from the first octet that was taken in
+	inASecond  int // of those
 }
 
 // footprint asks a process's metrics and the system.
@@ -119,7 +121,7 @@ func (p *process) footprint() (f footprint, err error) {
 	defer func() { _ = response.Body.Close() }()
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), " ")
-		name, _, _ = strings.Cut(name, "{")
+		name, labels, _ := strings.Cut(name, "{")
 		number, _ := strconv.ParseFloat(value, 64)
 		switch name {
 		case "go_goroutines":
@@ -130,6 +132,14 @@ func (p *process) footprint() (f footprint, err error) {
 			f.enrolments = int(number)
 		case "muster_sessions":
 			f.sessions += int(number)
+		case "muster_handshake_seconds_count":
+			if strings.Contains(labels, `result="accepted"`) {
+				f.shaken += int(number)
+			}
+		case "muster_handshake_seconds_bucket":
+			if strings.Contains(labels, `result="accepted"`) && strings.Contains(labels, `le="1"`) {
+				f.inASecond += int(number)
+			}
 		}
 	}
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))

@@ -43,8 +43,9 @@ type turnstile struct {
 	odd       bool      // the next turn is a newcomer's, and else an unproved one's, if both wait
 	longSince time.Time // since when newcomers have waited longer than maxDelay
 	last      time.Time // when a newcomer had its turn, or began to wait for the first
-	// pace is the mean time from one newcomer's turn to the next while others wait.
-	pace time.Duration
+	// pace is the mean time from one newcomer's turn to the next while others wait, of
+	// the last passes or so.
+	pace, passes time.Duration
 }
 
 type newcomer struct {
@@ -125,6 +126,10 @@ func (t *turnstile) wait(at handshake.Stage) error {
 	return <-turn
 }
 
+// lately is how many turns of newcomers tell how fast turns pass: they come in
+// bursts, of which more than one is to count.
+const lately = 64
+
 // leastRoom is how many newcomers may wait however slow the turns have been lately:
 // without any, nothing better would be learnt.
 const leastRoom = 8
@@ -143,11 +148,8 @@ func (t *turnstile) room() int {
 
 // passed learns from the turn of a newcomer. The caller holds mu.
 func (t *turnstile) passed(now time.Time) {
-	took := now.Sub(t.last)
-	if t.pace == 0 {
-		t.pace = took
-	}
-	t.pace = max(1, t.pace+(took-t.pace)/16)
+	t.passes = min(t.passes+1, lately)
+	t.pace = max(1, t.pace+(now.Sub(t.last)-t.pace)/t.passes)
 	t.last = now
 }
 

@@ -78,6 +78,52 @@ func TestOverloadKeepsThroughput(t *testing.T) {
 	})
 }
 
+// TestTurnsAreShared has handshakes of every stage wait for one turn: what has begun
+// goes first, and neither of the others keeps the other out.
+func TestTurnsAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stile := newTurnstile(1)
+		must(t, stile.wait(handshake.Begun))
+		var had []handshake.Stage // guarded by the one turn
+		for _, at := range []handshake.Stage{handshake.Unproved, handshake.Newcomer, handshake.Begun} {
+			for range 3 {
+				go func() {
+					must(t, stile.wait(at))
+					had = append(had, at)
+					stile.next()
+				}()
+			}
+		}
+		synctest.Wait()
+		stile.next()
+		synctest.Wait()
+		const u, n, b = handshake.Unproved, handshake.Newcomer, handshake.Begun
+		if !slices.Equal(had, []handshake.Stage{b, b, b, u, n, u, n, u, n}) {
+			t.Errorf("the turns were of %v", had)
+		}
+		if stile.free != 1 {
+			t.Errorf("%d turns are free", stile.free)
+		}
+	})
+}
+
+// TestGlanceEnds has hellos that are never answered, as such that are made so: they
+// keep turns for a moment only.
+func TestGlanceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stile := newTurnstile(1)
+		begun := time.Now()
+		for range 5 {
+			if _, err := stile.enter(handshake.Unproved); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(begun); took != 4*maxGlance {
+			t.Errorf("five turns that do not end took %v", took)
+		}
+	})
+}
+
 // TestBurstIsNotShed has many come at once, who are through before it counts as a
 // lasting overload.
 func TestBurstIsNotShed(t *testing.T) {
@@ -238,7 +284,7 @@ func TestShedConnectionIsClosed(t *testing.T) {
 	})
 }
 
-// TestCrowded has newcomers kept away once the oldest has waited for too long.
+// TestRoomForNewcomers has newcomers kept away once the oldest has waited for too long.
 func TestRoomForNewcomers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -275,10 +321,12 @@ func TestRoomForNewcomers(t *testing.T) {
 		turns(11, pace)
 		check(10, "when all have had their turn")
 		time.Sleep(time.Hour) // in which nobody waited for anything
-		come(100)
-		turns(100, pace/4)
+		for range 20 {
+			come(20)
+			turns(20, pace/4)
+		}
 		check(39, "when turns have become shorter") // almost
-		for range 100 {
+		for range 200 {
 			come(1)
 			turns(1, maxDelay)
 		}

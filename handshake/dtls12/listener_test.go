@@ -488,6 +488,37 @@ func TestOldHandshakesGiveWay(t *testing.T) {
 	}
 }
 
+// TestWhoWaitsForATurnStays has a client wait longer for this side than clients have to
+// return with the cookie, while others come: its place is its own.
+func TestWhoWaitsForATurnStays(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	listener := listen(t, dtls12.Limits{HalfOpen: 1})
+	config := p.config(t, serverName)
+	client := newClient(t, p.config(t, "device.example.com"))
+	waited := false
+	config.Turn = func(context.Context, handshake.Stage) (func(), error) {
+		for range 3 {
+			if waited {
+				break
+			}
+			send(t, socket(t), listener.Addr(), firstHello(t, client))
+			time.Sleep(200 * time.Millisecond)
+		}
+		waited = true
+		return func() {}, nil
+	}
+	ended := serve(t, listener, newServer(t, config))
+	r := dial(t, client, listener.Addr())
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	defer r.conn.Close()
+	if other := <-ended; other.err != nil || listener.Shed() < 3 {
+		t.Errorf("%v; %d were shed", other.err, listener.Shed())
+	}
+}
+
 // TestHandshakesWithACookieStay has such a flood while a MAF looks for a key.
 func TestHandshakesWithACookieStay(t *testing.T) {
 	t.Parallel()
