@@ -58,7 +58,9 @@ func (d *adminDoor) open(ctx context.Context) error {
 func (d *adminDoor) admit(ctx context.Context, conn net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, adminReadTime)
 	defer cancel()
-	paced := newPacedConn(ctx, conn, d.turns)
+	passing, passed := withPassage(ctx)
+	defer passed()
+	paced := newPacedConn(passing, conn, d.turns)
 	secured := tls.Server(paced, d.config)
 	err := secured.HandshakeContext(ctx)
 	paced.finish()

@@ -28,7 +28,7 @@ func TestOperatorsWaitForTheirTurn(t *testing.T) {
 	defer func() { _ = server.Close() }()
 
 	leave := make(chan struct{})
-	must(t, door.turns.wait(handshake.Newcomer))
+	must(t, door.turns.wait(handshake.Newcomer).err)
 	running.Go(func() {
 		<-leave
 		door.turns.next()

@@ -30,8 +30,8 @@ type entrance struct {
 	established func(ctx context.Context, s *muster.Session) error
 	serve       func(ctx context.Context, c *handshake.Conn)
 
-	room      func() int // for newcomers, of a stream listener
-	shedAt    time.Time  // when a shed connection was logged; of the goroutine that accepts
+	turns     *turnstile
+	shedAt    time.Time // when a shed connection was logged; of the goroutine that accepts
 	threshold threshold
 	crowd     crowd
 	busy      atomic.Uint64 // handshakes that the function had no capacity for
@@ -53,7 +53,7 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			}
 			continue
 		}
-		if e.room() == 0 {
+		if e.turns.room() == 0 {
 			e.busy.Add(1)
 			e.shed(conn)
 			continue
@@ -63,10 +63,12 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			e.shed(conn)
 			continue
 		}
+		passing, passed := e.turns.arrive(ctx)
 		e.guests.Go(func() {
 			defer e.survive(conn)
-			e.admit(ctx, conn.RemoteAddr(), overTLS, func(ctx context.Context) (*handshake.Conn, error) {
+			e.admit(passing, conn.RemoteAddr(), overTLS, func(ctx context.Context) (*handshake.Conn, error) {
 				defer leave()
+				defer passed()
 				return server.Handshake(withSource(ctx, conn.RemoteAddr()), conn)
 			})
 		})
@@ -93,9 +95,11 @@ func (e *entrance) acceptDTLS(ctx context.Context, listener *dtls12.Listener, se
 		if err != nil {
 			return err
 		}
+		passing, passed := withPassage(ctx)
 		e.guests.Go(func() {
 			defer e.survive(conn)
-			e.admit(ctx, peer, overDTLS, func(ctx context.Context) (*handshake.Conn, error) {
+			e.admit(passing, peer, overDTLS, func(ctx context.Context) (*handshake.Conn, error) {
+				defer passed()
 				return server.Handshake(withSource(ctx, peer), conn, peer)
 			})
 		})
@@ -107,7 +111,7 @@ func (e *entrance) admit(ctx context.Context, remote net.Addr, via transport, sh
 	begun := time.Now()
 	traced, span := e.tracer.Start(ctx, "handshake", tracing.Server)
 	span.Set("network.transport", string(via))
-	conn, err := shake(withTurn(traced))
+	conn, err := shake(traced)
 	span.End(spanCode(err))
 	e.set.Handshake(string(via), time.Since(begun), err)
 	if err != nil {

@@ -122,7 +122,7 @@ func TestEntranceTellsTheSource(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	door := &entrance{log: newLogger(newJournal()), room: newTurnstile(1).room}
+	door := &entrance{log: newLogger(newJournal()), turns: newTurnstile(1)}
 	server := fixedServer{make(chan context.Context, 1)}
 	go func() { _ = door.acceptTLS(t.Context(), listener, server) }()
 	conn, err := net.Dial("tcp", listener.Addr().String())

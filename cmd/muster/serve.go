@@ -111,7 +111,7 @@ func (s *service) listenTLS(name muster.FQDN, listen listenConfig, limits handsh
 	}
 	s.http = binding.NewServer(http)
 	s.tasks.Go(s.http.Serve)
-	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, tracer: r.tracer, established: r.established, room: s.turns.room, serve: func(_ context.Context, c *handshake.Conn) {
+	door := &entrance{log: s.log, refusals: r.refusals, set: r.set, tracer: r.tracer, established: r.established, turns: s.turns, serve: func(_ context.Context, c *handshake.Conn) {
 		if err := s.http.Handle(c); err != nil {
 			s.log.Debug("connection dropped", "error", err)
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"math"
 	"net"
 	"runtime"
 	"sync"
@@ -19,173 +18,256 @@ import (
 // have waited longer are refused. A queue that only passes a burst on does not
 // last that long (RFC 8289).
 const (
-	maxDelay  = 400 * time.Millisecond
+	maxDelay  = 200 * time.Millisecond
 	shedAfter = time.Second
 	// maxTurn ends the turn of a handshake that waits for something other than a
 	// processor, as for the status of a certificate, and maxGlance that of one that
 	// may be forged, and made so that nothing is answered.
 	maxTurn   = 50 * time.Millisecond
 	maxGlance = 5 * time.Millisecond
+	// maxAway is how long a handshake counts that is to come back for its next turn.
+	// As many as may be under way can be had in it: slow devices do not slow others.
+	maxAway = maxDelay / 2
+	// maxSilence is how long a connection counts that is to say its first word.
+	maxSilence = maxDelay / 2
 )
 
 // A turnstile lets as many handshakes compute at once as the processors bear. What
 // is beyond waits before its first asymmetric operation, or its search for a
-// pre-shared key, where it has cost little, and is shed when the wait gets long; a
-// handshake that has begun takes its next turn before all newcomers, so that what
-// was spent on it is not lost. Newcomers and those whose address is not proved take
-// turns: neither keeps the other out. It may be used by several goroutines.
+// pre-shared key, where it has cost little, and is refused where the wait would be
+// long, or has been. Newcomers and those whose address is not proved take turns:
+// neither keeps the other out. It may be used by several goroutines.
+//
+// A newcomer's first turn is the smaller part of its handshake, and while it is away
+// for the rest, processors may be idle: whoever then let in all that wait would have
+// them all come back at once. So newcomers go first, which keeps processors busy
+// later on, until the handshakes that are under way would take half of maxDelay if all
+// came back now. Then these go first, so that what was spent on them is not lost.
 type turnstile struct {
 	mu        sync.Mutex
 	free      int // turns; guarded by mu, as all below
-	begun     []chan error
+	begun     []chan grant
 	newcomers []newcomer
-	unproved  []chan error
-	odd       bool      // the next turn is a newcomer's, and else an unproved one's, if both wait
-	longSince time.Time // since when newcomers have waited longer than maxDelay
-	last      time.Time // when a newcomer had its turn, or began to wait for the first
-	// pace is the mean time from one newcomer's turn to the next while others wait, of
-	// the last passes or so.
-	pace, passes time.Duration
+	unproved  []chan grant
+	// newcomerLast tells whose turn it was last, of newcomers and unproved ones.
+	newcomerLast bool
+	away         int           // handshakes that have had their first turn, and are expected back
+	arriving     int           // connections that were accepted, and are expected to say something
+	longSince    time.Time     // since when newcomers have waited longer than maxDelay
+	cost         time.Duration // of a handshake in turns, in the mean of the last ones
+	turns        int           // altogether; never changes
 }
 
 type newcomer struct {
-	turn chan error
+	turn chan grant
 	came time.Time
 }
 
-func newTurnstile(turns int) *turnstile { return &turnstile{free: turns} }
+// A grant is a turn that begins, or the reason why there is none.
+type grant struct {
+	begins time.Time
+	err    error
+}
+
+// What is taken for the cost of a handshake before one is known, and how many tell it.
+const (
+	firstCost = 5 * time.Millisecond
+	lately    = 32
+)
+
+func newTurnstile(turns int) *turnstile {
+	return &turnstile{free: turns, turns: turns, cost: firstCost}
+}
 
 // turnsOfMachine keeps the processors busy while some handshakes write or log.
 func turnsOfMachine() int { return 2 * runtime.GOMAXPROCS(0) }
 
-// enter waits for a turn, which ends with the first call of leave. A newcomer may
-// be refused, with muster.CodeBusy.
-func (t *turnstile) enter(at handshake.Stage) (leave func(), err error) {
-	if err := t.wait(at); err != nil {
-		return nil, err
-	}
-	end, longest := sync.OnceFunc(t.next), maxTurn
-	if at == handshake.Unproved {
-		longest = maxGlance
-	}
-	timer := time.AfterFunc(longest, end)
-	return func() {
-		timer.Stop()
-		end()
-	}, nil
+// A passage is the way of one handshake through a turnstile.
+type passage struct {
+	leave    atomic.Pointer[func()]    // ends its turn
+	expected atomic.Pointer[func()]    // ends its being arriving or away
+	through  atomic.Pointer[turnstile] // where it has had its first turn
+	cost     atomic.Int64              // of its turns, in nanoseconds
 }
 
-// turnKey is the context key of the turn that a handshake has.
-type turnKey struct{}
+// passageKey is the context key of a handshake's passage.
+type passageKey struct{}
 
-// withTurn returns the context of a handshake whose turns endTurn can end.
-func withTurn(ctx context.Context) context.Context {
-	return context.WithValue(ctx, turnKey{}, new(atomic.Pointer[func()]))
+// withPassage returns the context of a handshake that takes turns, and what is
+// called when it has ended.
+func withPassage(ctx context.Context) (passing context.Context, passed func()) {
+	p := new(passage)
+	return context.WithValue(ctx, passageKey{}, p), func() {
+		finish(&p.leave)
+		finish(&p.expected)
+		if t := p.through.Swap(nil); t != nil {
+			t.learn(time.Duration(p.cost.Load()))
+		}
+	}
+}
+
+func finish(f *atomic.Pointer[func()]) {
+	if f := f.Swap(nil); f != nil {
+		(*f)()
+	}
 }
 
 // endTurn ends the turn of a handshake that is about to wait for something other
 // than a processor. It may be called without one.
 func endTurn(ctx context.Context) {
-	if turn, ok := ctx.Value(turnKey{}).(*atomic.Pointer[func()]); ok {
-		if leave := turn.Load(); leave != nil {
-			(*leave)()
-		}
+	if p, ok := ctx.Value(passageKey{}).(*passage); ok {
+		finish(&p.leave)
 	}
 }
 
-// take is enter for a handshake with a context of withTurn.
-func (t *turnstile) take(ctx context.Context, at handshake.Stage) (leave func(), err error) {
-	leave, err = t.enter(at)
-	if turn, ok := ctx.Value(turnKey{}).(*atomic.Pointer[func()]); ok && err == nil {
-		turn.Store(&leave)
-	}
-	return leave, err
-}
-
-func (t *turnstile) wait(at handshake.Stage) error {
+// arrive is withPassage for a connection that was just accepted. It is taken for one
+// that will wait for its first turn, until it does or has said nothing for too long.
+func (t *turnstile) arrive(ctx context.Context) (passing context.Context, passed func()) {
+	passing, passed = withPassage(ctx)
 	t.mu.Lock()
-	if t.free > 0 { // then nobody waits
-		t.free--
-		t.longSince = time.Time{}
-		t.mu.Unlock()
-		return nil
+	t.arriving++
+	t.mu.Unlock()
+	t.expect(passing.Value(passageKey{}).(*passage), &t.arriving, maxSilence)
+	return passing, passed
+}
+
+// expect has a handshake counted where it is until it comes, or ends, or has taken too
+// long.
+func (t *turnstile) expect(p *passage, where *int, longest time.Duration) {
+	came := onceWithin(longest, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		*where--
+		t.pass()
+	})
+	p.expected.Store(&came)
+}
+
+// take waits for a turn of a handshake with a context of withPassage. The turn ends
+// with the first call of leave. A newcomer may be refused, with muster.CodeBusy.
+func (t *turnstile) take(ctx context.Context, at handshake.Stage) (leave func(), err error) {
+	p := ctx.Value(passageKey{}).(*passage)
+	finish(&p.expected)
+	turn := t.wait(at)
+	if turn.err != nil {
+		return nil, turn.err
 	}
-	turn := make(chan error, 1)
+	longest := maxTurn
+	switch at {
+	case handshake.Unproved:
+		longest = maxGlance
+	case handshake.Newcomer:
+		t.expect(p, &t.away, maxAway)
+		p.through.Store(t)
+	}
+	leave = onceWithin(longest, func() {
+		p.cost.Add(int64(time.Since(turn.begins)))
+		t.next()
+	})
+	p.leave.Store(&leave)
+	return leave, nil
+}
+
+// onceWithin calls f at the first call of the result, or when the time is over.
+func onceWithin(d time.Duration, f func()) func() {
+	once := sync.OnceFunc(f)
+	timer := time.AfterFunc(d, once)
+	return func() {
+		timer.Stop()
+		once()
+	}
+}
+
+func (t *turnstile) wait(at handshake.Stage) grant {
+	turn := make(chan grant, 1)
+	t.mu.Lock()
 	switch at {
 	case handshake.Unproved:
 		t.unproved = append(t.unproved, turn)
 	case handshake.Newcomer:
-		if len(t.newcomers) == 0 {
-			t.last = time.Now()
+		if len(t.newcomers) >= t.capacity() {
+			t.mu.Unlock()
+			return grant{err: muster.Refuse(muster.CodeBusy, "as many handshakes as can be begun in %v wait for a processor", maxDelay)}
 		}
 		t.newcomers = append(t.newcomers, newcomer{turn, time.Now()})
 	default:
 		t.begun = append(t.begun, turn)
 	}
+	t.pass()
 	t.mu.Unlock()
 	return <-turn
 }
 
-// lately is how many turns of newcomers tell how fast turns pass: they come in
-// bursts, of which more than one is to count.
-const lately = 64
+// leastCapacity is how many newcomers may wait however slow handshakes have been
+// lately: without any, nothing better would be learnt.
+const leastCapacity = 8
 
-// leastRoom is how many newcomers may wait however slow the turns have been lately:
-// without any, nothing better would be learnt.
-const leastRoom = 8
+// capacity returns how many handshakes can be had in maxDelay, as fast as they have
+// been lately. The caller holds mu.
+func (t *turnstile) capacity() int {
+	return max(leastCapacity, int(time.Duration(t.turns)*maxDelay/t.cost))
+}
 
-// room returns how many more newcomers would have their turn within maxDelay, as fast
-// as newcomers have had theirs lately; 0 means that it is better to turn away whoever
-// comes. To do so before they have said a word costs a fiftieth of their handshake.
+// learn notes what a handshake has cost.
+func (t *turnstile) learn(cost time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cost = max(1, t.cost+(cost-t.cost)/lately)
+}
+
+// room returns how many more newcomers would have their turn within maxDelay; 0 means
+// that it is better to turn away whoever comes. To do so before they have said a word
+// costs a fiftieth of their handshake.
 func (t *turnstile) room() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pace == 0 {
-		return math.MaxInt
-	}
-	return max(0, max(leastRoom, int(maxDelay/t.pace))-len(t.newcomers))
-}
-
-// passed learns from the turn of a newcomer. The caller holds mu.
-func (t *turnstile) passed(now time.Time) {
-	t.passes = min(t.passes+1, lately)
-	t.pace = max(1, t.pace+(now.Sub(t.last)-t.pace)/t.passes)
-	t.last = now
+	return max(0, t.capacity()-len(t.newcomers)-t.arriving)
 }
 
 // next passes a turn that has ended on.
 func (t *turnstile) next() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if pass(&t.begun) {
-		return
-	}
-	if t.odd = !t.odd; t.odd && pass(&t.unproved) {
-		return
-	}
-	for now := time.Now(); len(t.newcomers) > 0; {
-		first := t.newcomers[0]
-		t.newcomers = t.newcomers[1:]
-		if !t.tooLong(now.Sub(first.came), now) {
-			t.passed(now)
-			first.turn <- nil
+	t.free++
+	t.pass()
+}
+
+// pass gives the turns that are free to those that wait. The caller holds mu.
+func (t *turnstile) pass() {
+	for now := time.Now(); t.free > 0; t.free-- {
+		admits := t.admits(now)
+		switch {
+		case len(t.begun) > 0 && !admits:
+			first(&t.begun) <- grant{begins: now}
+		case len(t.unproved) > 0 && (t.newcomerLast || !admits):
+			first(&t.unproved) <- grant{begins: now}
+			t.newcomerLast = false
+		case admits:
+			first(&t.newcomers).turn <- grant{begins: now}
+			t.newcomerLast = true
+			t.away++
+		default:
 			return
 		}
-		first.turn <- muster.Refuse(muster.CodeBusy, "handshakes have waited longer than %v for a processor for %v", maxDelay, shedAfter)
-	}
-	if !pass(&t.unproved) {
-		t.free++
 	}
 }
 
-// pass gives a turn to the first of those that wait, if any does.
-func pass(waiting *[]chan error) bool {
-	if len(*waiting) == 0 {
-		return false
-	}
-	(*waiting)[0] <- nil
+func first[T any](waiting *[]T) T {
+	one := (*waiting)[0]
 	*waiting = (*waiting)[1:]
-	return true
+	return one
+}
+
+// admits sheds those newcomers that have waited too long, and reports whether it is
+// the turn of the first that is left. The caller holds mu.
+func (t *turnstile) admits(now time.Time) bool {
+	for len(t.newcomers) > 0 {
+		if !t.tooLong(now.Sub(t.newcomers[0].came), now) {
+			return t.away+len(t.begun) < t.capacity()/2
+		}
+		first(&t.newcomers).turn <- grant{err: muster.Refuse(muster.CodeBusy, "handshakes have waited longer than %v for a processor for %v", maxDelay, shedAfter)}
+	}
+	return false
 }
 
 // tooLong judges the wait of the oldest newcomer. The caller holds mu.
@@ -221,10 +303,9 @@ func (s pacedServer) Handshake(ctx context.Context, conn net.Conn) (*handshake.C
 // writes less than a socket's buffer holds, so that writing does not wait.
 type pacedConn struct {
 	net.Conn
-	ctx     context.Context // of the handshake
+	ctx     context.Context // of withPassage
 	turns   *turnstile
 	stage   handshake.Stage // of its next turn
-	leave   func()          // nil without a turn
 	passing bool
 }
 
@@ -237,17 +318,16 @@ func (c *pacedConn) Read(p []byte) (int, error) {
 	if c.passing {
 		return c.Conn.Read(p)
 	}
-	c.pause()
+	endTurn(c.ctx)
 	n, err := c.Conn.Read(p)
 	if err != nil {
 		return n, err
 	}
-	leave, err := c.turns.take(c.ctx, c.stage)
-	if err != nil {
+	if _, err := c.turns.take(c.ctx, c.stage); err != nil {
 		_ = c.Conn.Close() // a farewell would cost what there is too little of
 		return 0, err
 	}
-	c.leave, c.stage = leave, handshake.Begun
+	c.stage = handshake.Begun
 	return n, nil
 }
 
@@ -262,14 +342,7 @@ func (c *pacedConn) CloseWrite() error {
 	return half.CloseWrite()
 }
 
-func (c *pacedConn) pause() {
-	if c.leave != nil {
-		c.leave()
-		c.leave = nil
-	}
-}
-
 func (c *pacedConn) finish() {
-	c.pause()
+	endTurn(c.ctx)
 	c.passing = true
 }
