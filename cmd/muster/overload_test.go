@@ -183,26 +183,33 @@ func (s *stampede) attempt(ctx context.Context) (ok bool) {
 // measure compares what gets through in a closed loop with what does at ten times
 // that rate.
 func (s *stampede) measure(t *testing.T, session enrolee.Conn) {
-	const lasts, workers, excess = 4 * time.Second, 32, 10
+	const begins, lasts, workers, excess = time.Second, 4 * time.Second, 32, 10
 	phase := func(do func(ctx context.Context)) (p overloadPhase) {
 		ctx, cancel := context.WithTimeout(t.Context(), lasts)
 		defer cancel()
 		before := s.mef.mustFootprint(t)
-		s.took = nil
-		var ended sync.WaitGroup
-		ended.Go(func() { // what comes of the attempts that have begun does not count
-			<-ctx.Done()
-			after := s.mef.mustFootprint(t)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			p.enrolled, p.told, p.heap, p.cpu = after.enrolments-before.enrolments, len(s.took), after.heap, after.cpu-before.cpu
-			p.inASecond = float64(after.inASecond-before.inASecond) / float64(max(1, after.shaken-before.shaken))
-			if slices.Sort(s.took); len(s.took) > 0 {
-				p.p50, p.p99 = s.took[len(s.took)/2], s.took[len(s.took)*99/100]
+		var measured sync.WaitGroup
+		measured.Go(func() {
+			if sleep(ctx, begins) != nil {
+				return
 			}
+			s.mu.Lock()
+			s.took = nil
+			s.mu.Unlock()
+			p.cpu = -cpuOf(s.mef.cmd.Process.Pid)
+			<-ctx.Done() // what comes of the attempts that have begun does not count
+			p.cpu += cpuOf(s.mef.cmd.Process.Pid)
+			s.mu.Lock()
+			took := slices.Sorted(slices.Values(s.took))
+			s.mu.Unlock()
+			if p.enrolled = len(took); p.enrolled > 0 {
+				p.p50, p.p99 = took[len(took)/2], took[len(took)*99/100]
+			}
+			after := s.mef.mustFootprint(t)
+			p.heap, p.inASecond = after.heap, float64(after.inASecond-before.inASecond)/float64(max(1, after.shaken-before.shaken))
 		})
 		do(ctx)
-		ended.Wait()
+		measured.Wait()
 		return p
 	}
 	peak := phase(func(ctx context.Context) {
@@ -228,7 +235,7 @@ func (s *stampede) measure(t *testing.T, session enrolee.Conn) {
 				}
 			}
 		})
-		interval := lasts / time.Duration(excess*max(1, peak.enrolled))
+		interval := (lasts - begins) / time.Duration(excess*max(1, peak.enrolled))
 		for intended := time.Now(); sleep(ctx, time.Until(intended)) == nil; intended = intended.Add(interval) {
 			came++
 			all.Go(func() { s.attempt(context.WithoutCancel(ctx)) })
@@ -239,7 +246,7 @@ func (s *stampede) measure(t *testing.T, session enrolee.Conn) {
 	t.Logf("closed loop: %+v", peak)
 	t.Logf("overload: %+v", under)
 	t.Logf("%.1f times as many came, %.2f got through, for each second of CPU %.2f; refused %v; %d of %d requests of a session were answered",
-		float64(came)/float64(peak.enrolled), float64(under.enrolled)/float64(peak.enrolled), ratio, s.refused, answered, asked)
+		float64(came)*(lasts-begins).Seconds()/lasts.Seconds()/float64(peak.enrolled), float64(under.enrolled)/float64(peak.enrolled), ratio, s.refused, answered, asked)
 	if s.strange != nil {
 		t.Errorf("a device would not come back: %v", s.strange)
 	}
@@ -257,13 +264,13 @@ func (s *stampede) measure(t *testing.T, session enrolee.Conn) {
 	}
 }
 
-// An overloadPhase is what came of some seconds of devices that want to enrol.
+// An overloadPhase is what came of some seconds of devices that want to enrol, after a
+// first one in which they begin.
 type overloadPhase struct {
-	enrolled  int           // by the MEF
-	inASecond float64       // of the handshakes that the MEF let in and ended well, those within a second
-	told      int           // devices that know it
+	enrolled  int           // devices that know it
 	p50, p99  time.Duration // of those, from the first word that they said
 	cpu       time.Duration // of the MEF
+	inASecond float64       // of the handshakes that the MEF let in and ended well, those within a second
 	heap      int
 }
 
