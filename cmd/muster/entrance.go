@@ -53,9 +53,9 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			}
 			continue
 		}
-		if e.turns.room() == 0 {
-			e.busy.Add(1)
+		if e.full() {
 			e.shed(conn)
+			e.busy.Add(1 + turnAway(listener, e.full))
 			continue
 		}
 		leave, ok := e.threshold.enter(conn)
@@ -74,6 +74,9 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 		})
 	}
 }
+
+// full reports whether who comes now would wait too long.
+func (e *entrance) full() bool { return e.turns.room() == 0 }
 
 // shed closes a connection before its peer has said a word. Where many are shed, a
 // line for each would cost more than that, so that there is one in a second.
