@@ -17,16 +17,15 @@ func turnAway(listener net.Listener, full func() bool) (turned uint64) {
 	if err != nil {
 		return 0
 	}
-	_ = raw.Read(func(fd uintptr) bool { // fails when the listener is closed, as Accept will
+	_ = raw.Control(func(fd uintptr) { // fails when the listener is closed, as Accept will
 		for full() {
 			conn, _, err := syscall.Accept4(int(fd), syscall.SOCK_CLOEXEC)
 			if err != nil {
-				break // none waits, or Accept will say why
+				return // none waits, or Accept will say why
 			}
 			_ = syscall.Close(conn)
 			turned++
 		}
-		return true
 	})
 	return turned
 }
