@@ -59,11 +59,11 @@ func (d *adminDoor) admit(ctx context.Context, conn net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, adminReadTime)
 	defer cancel()
 	passing, passed := withPassage(ctx)
-	defer passed()
 	paced := newPacedConn(passing, conn, d.turns)
 	secured := tls.Server(paced, d.config)
 	err := secured.HandshakeContext(ctx)
 	paced.finish()
+	passed(err == nil)
 	if err != nil {
 		_ = conn.Close()
 		return

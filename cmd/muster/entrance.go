@@ -30,8 +30,8 @@ type entrance struct {
 	established func(ctx context.Context, s *muster.Session) error
 	serve       func(ctx context.Context, c *handshake.Conn)
 
-	turns     *turnstile
-	shedAt    time.Time // when a shed connection was logged; of the goroutine that accepts
+	turns     *turnstile // of a stream listener
+	shedAt    time.Time  // when a shed connection was logged; of the goroutine that accepts
 	threshold threshold
 	crowd     crowd
 	busy      atomic.Uint64 // handshakes that the function had no capacity for
@@ -53,9 +53,9 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 			}
 			continue
 		}
-		if e.full() {
+		if e.turns.full() {
 			e.shed(conn)
-			e.busy.Add(1 + turnAway(listener, e.full))
+			e.busy.Add(1 + turnAway(listener, e.turns.full))
 			continue
 		}
 		leave, ok := e.threshold.enter(conn)
@@ -66,17 +66,14 @@ func (e *entrance) acceptTLS(ctx context.Context, listener net.Listener, server 
 		passing, passed := e.turns.arrive(ctx)
 		e.guests.Go(func() {
 			defer e.survive(conn)
-			e.admit(passing, conn.RemoteAddr(), overTLS, func(ctx context.Context) (*handshake.Conn, error) {
+			e.admit(passing, conn.RemoteAddr(), overTLS, func(ctx context.Context) (done *handshake.Conn, err error) {
 				defer leave()
-				defer passed()
+				defer func() { passed(done != nil) }()
 				return server.Handshake(withSource(ctx, conn.RemoteAddr()), conn)
 			})
 		})
 	}
 }
-
-// full reports whether who comes now would wait too long.
-func (e *entrance) full() bool { return e.turns.room() == 0 }
 
 // shed closes a connection before its peer has said a word. Where many are shed, a
 // line for each would cost more than that, so that there is one in a second.
@@ -101,8 +98,8 @@ func (e *entrance) acceptDTLS(ctx context.Context, listener *dtls12.Listener, se
 		passing, passed := withPassage(ctx)
 		e.guests.Go(func() {
 			defer e.survive(conn)
-			e.admit(passing, peer, overDTLS, func(ctx context.Context) (*handshake.Conn, error) {
-				defer passed()
+			e.admit(passing, peer, overDTLS, func(ctx context.Context) (done *handshake.Conn, err error) {
+				defer func() { passed(done != nil) }()
 				return server.Handshake(withSource(ctx, peer), conn, peer)
 			})
 		})

@@ -21,15 +21,15 @@ const (
 	maxDelay  = 200 * time.Millisecond
 	shedAfter = time.Second
 	// maxTurn ends the turn of a handshake that waits for something other than a
-	// processor, as for the status of a certificate, and maxGlance that of one that
-	// may be forged, and made so that nothing is answered.
-	maxTurn   = 50 * time.Millisecond
-	maxGlance = 5 * time.Millisecond
+	// processor, as for the status of a certificate.
+	maxTurn = 50 * time.Millisecond
 	// maxAway is how long a handshake counts that is to come back for its next turn.
 	// As many as may be under way can be had in it: slow devices do not slow others.
 	maxAway = maxDelay / 2
-	// maxSilence is how long a connection counts that is to say its first word.
-	maxSilence = maxDelay / 2
+	// maxSilence is how long a connection counts that is to say its first word, which
+	// comes with the end of the handshake of TCP. Who keeps silent to have others
+	// turned away needs as many connections in each such time as can be had in maxDelay.
+	maxSilence = maxDelay / 10
 )
 
 // A turnstile lets as many handshakes compute at once as the processors bear. What
@@ -42,13 +42,14 @@ const (
 // for the rest, processors may be idle: whoever then let in all that wait would have
 // them all come back at once. So newcomers go first, which keeps processors busy
 // later on, until the handshakes that are under way would take half of maxDelay if all
-// came back now. Then these go first, so that what was spent on them is not lost.
+// came back now. Then these go first, so that what was spent on them is not lost, and
+// so does one that has waited that long for newcomers that left.
 type turnstile struct {
 	mu        sync.Mutex
 	free      int // turns; guarded by mu, as all below
-	begun     []chan grant
-	newcomers []newcomer
-	unproved  []chan grant
+	begun     []waiting
+	newcomers []waiting
+	unproved  []waiting
 	// newcomerLast tells whose turn it was last, of newcomers and unproved ones.
 	newcomerLast bool
 	away         int           // handshakes that have had their first turn, and are expected back
@@ -58,7 +59,7 @@ type turnstile struct {
 	turns        int           // altogether; never changes
 }
 
-type newcomer struct {
+type waiting struct {
 	turn chan grant
 	came time.Time
 }
@@ -94,13 +95,14 @@ type passage struct {
 type passageKey struct{}
 
 // withPassage returns the context of a handshake that takes turns, and what is
-// called when it has ended.
-func withPassage(ctx context.Context) (passing context.Context, passed func()) {
+// called when it has ended. What a handshake costs is learnt from those that succeed:
+// others can be made to cost anything.
+func withPassage(ctx context.Context) (passing context.Context, passed func(well bool)) {
 	p := new(passage)
-	return context.WithValue(ctx, passageKey{}, p), func() {
+	return context.WithValue(ctx, passageKey{}, p), func(well bool) {
 		finish(&p.leave)
 		finish(&p.expected)
-		if t := p.through.Swap(nil); t != nil {
+		if t := p.through.Swap(nil); t != nil && well {
 			t.learn(time.Duration(p.cost.Load()))
 		}
 	}
@@ -122,7 +124,7 @@ func endTurn(ctx context.Context) {
 
 // arrive is withPassage for a connection that was just accepted. It is taken for one
 // that will wait for its first turn, until it does or has said nothing for too long.
-func (t *turnstile) arrive(ctx context.Context) (passing context.Context, passed func()) {
+func (t *turnstile) arrive(ctx context.Context) (passing context.Context, passed func(well bool)) {
 	passing, passed = withPassage(ctx)
 	t.mu.Lock()
 	t.arriving++
@@ -152,15 +154,11 @@ func (t *turnstile) take(ctx context.Context, at handshake.Stage) (leave func(),
 	if turn.err != nil {
 		return nil, turn.err
 	}
-	longest := maxTurn
-	switch at {
-	case handshake.Unproved:
-		longest = maxGlance
-	case handshake.Newcomer:
+	if at == handshake.Newcomer {
 		t.expect(p, &t.away, maxAway)
 		p.through.Store(t)
 	}
-	leave = onceWithin(longest, func() {
+	leave = onceWithin(maxTurn, func() {
 		p.cost.Add(int64(time.Since(turn.begins)))
 		t.next()
 	})
@@ -179,23 +177,23 @@ func onceWithin(d time.Duration, f func()) func() {
 }
 
 func (t *turnstile) wait(at handshake.Stage) grant {
-	turn := make(chan grant, 1)
+	one := waiting{make(chan grant, 1), time.Now()}
 	t.mu.Lock()
 	switch at {
 	case handshake.Unproved:
-		t.unproved = append(t.unproved, turn)
+		t.unproved = append(t.unproved, one)
 	case handshake.Newcomer:
 		if len(t.newcomers) >= t.capacity() {
 			t.mu.Unlock()
 			return grant{err: muster.Refuse(muster.CodeBusy, "as many handshakes as can be begun in %v wait for a processor", maxDelay)}
 		}
-		t.newcomers = append(t.newcomers, newcomer{turn, time.Now()})
+		t.newcomers = append(t.newcomers, one)
 	default:
-		t.begun = append(t.begun, turn)
+		t.begun = append(t.begun, one)
 	}
 	t.pass()
 	t.mu.Unlock()
-	return <-turn
+	return <-one.turn
 }
 
 // leastCapacity is how many newcomers may wait however slow handshakes have been
@@ -215,13 +213,20 @@ func (t *turnstile) learn(cost time.Duration) {
 	t.cost = max(1, t.cost+(cost-t.cost)/lately)
 }
 
-// room returns how many more newcomers would have their turn within maxDelay; 0 means
-// that it is better to turn away whoever comes. To do so before they have said a word
-// costs a fiftieth of their handshake.
+// room returns how many more newcomers would have their turn within maxDelay.
 func (t *turnstile) room() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(0, t.capacity()-len(t.newcomers)-t.arriving)
+	return max(0, t.capacity()-len(t.newcomers))
+}
+
+// full reports whether it is better to turn a connection away. To do so before it has
+// said a word costs a fiftieth of its handshake. A quarter of the room is left to those
+// that come over DTLS, which are fewer in each moment.
+func (t *turnstile) full() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.newcomers)+t.arriving >= t.capacity()*3/4
 }
 
 // next passes a turn that has ended on.
@@ -235,20 +240,23 @@ func (t *turnstile) next() {
 // pass gives the turns that are free to those that wait. The caller holds mu.
 func (t *turnstile) pass() {
 	for now := time.Now(); t.free > 0; t.free-- {
-		admits := t.admits(now)
+		t.shed(now)
+		admits := len(t.newcomers) > 0 && t.away+len(t.begun) < t.capacity()/2
+		var next waiting
 		switch {
-		case len(t.begun) > 0 && !admits:
-			first(&t.begun) <- grant{begins: now}
+		case len(t.begun) > 0 && (!admits || now.Sub(t.begun[0].came) > maxAway):
+			next = first(&t.begun)
 		case len(t.unproved) > 0 && (t.newcomerLast || !admits):
-			first(&t.unproved) <- grant{begins: now}
+			next = first(&t.unproved)
 			t.newcomerLast = false
 		case admits:
-			first(&t.newcomers).turn <- grant{begins: now}
+			next = first(&t.newcomers)
 			t.newcomerLast = true
 			t.away++
 		default:
 			return
 		}
+		next.turn <- grant{begins: now}
 	}
 }
 
@@ -258,16 +266,11 @@ func first[T any](waiting *[]T) T {
 	return one
 }
 
-// admits sheds those newcomers that have waited too long, and reports whether it is
-// the turn of the first that is left. The caller holds mu.
-func (t *turnstile) admits(now time.Time) bool {
-	for len(t.newcomers) > 0 {
-		if !t.tooLong(now.Sub(t.newcomers[0].came), now) {
-			return t.away+len(t.begun) < t.capacity()/2
-		}
+// shed refuses those newcomers that have waited too long. The caller holds mu.
+func (t *turnstile) shed(now time.Time) {
+	for len(t.newcomers) > 0 && t.tooLong(now.Sub(t.newcomers[0].came), now) {
 		first(&t.newcomers).turn <- grant{err: muster.Refuse(muster.CodeBusy, "handshakes have waited longer than %v for a processor for %v", maxDelay, shedAfter)}
 	}
-	return false
 }
 
 // tooLong judges the wait of the oldest newcomer. The caller holds mu.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net"
 	"slices"
@@ -52,12 +53,12 @@ func overload(t *testing.T, stile *turnstile, first, second, network time.Durati
 	device := func() {
 		begun := time.Now()
 		passing, passed := withPassage(t.Context())
-		defer passed()
 		for n, work := range []time.Duration{first, second} {
 			leave, err := stile.take(passing, handshake.Newcomer+handshake.Stage(n))
 			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()
+				passed(false)
 				if shed++; n > 0 || muster.CodeOf(err) != muster.CodeBusy {
 					t.Errorf("turn %d was refused: %v", n+1, err)
 				}
@@ -67,6 +68,7 @@ func overload(t *testing.T, stile *turnstile, first, second, network time.Durati
 			leave()
 			time.Sleep(network)
 		}
+		passed(true)
 		mu.Lock()
 		defer mu.Unlock()
 		took = append(took, time.Since(begun))
@@ -138,27 +140,10 @@ func TestTurnsAreShared(t *testing.T) {
 	}
 }
 
-// TestGlanceEnds has hellos that are never answered, as such that are made so: they
-// keep turns for a moment only.
-func TestGlanceEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		stile := newTurnstile(1)
-		begun := time.Now()
-		for range 5 {
-			if _, err := enter(t, stile, handshake.Unproved); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if took := time.Since(begun); took != 4*maxGlance {
-			t.Errorf("five turns that do not end took %v", took)
-		}
-	})
-}
-
-// enter takes a turn of a handshake of its own.
-func enter(t *testing.T, stile *turnstile, at handshake.Stage) (leave func(), err error) {
+// enter takes the first turn of a handshake of its own.
+func enter(t *testing.T, stile *turnstile) (leave func(), err error) {
 	passing, _ := withPassage(t.Context())
-	return stile.take(passing, at)
+	return stile.take(passing, handshake.Newcomer)
 }
 
 // TestBurstIsNotShed has as many come at once as may wait. They take longer than was
@@ -169,7 +154,7 @@ func TestBurstIsNotShed(t *testing.T) {
 		var group sync.WaitGroup
 		for range stile.capacity() {
 			group.Go(func() {
-				leave, err := enter(t, stile, handshake.Newcomer)
+				leave, err := enter(t, stile)
 				if err != nil {
 					t.Error(err)
 					return
@@ -189,7 +174,7 @@ func TestTurnEnds(t *testing.T) {
 		stile := newTurnstile(1)
 		begun := time.Now()
 		for range 5 {
-			if _, err := enter(t, stile, handshake.Newcomer); err != nil {
+			if _, err := enter(t, stile); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -322,8 +307,88 @@ func TestShedConnectionIsClosed(t *testing.T) {
 	})
 }
 
-// TestRoomForNewcomers has as many newcomers wait as can be served soon, no matter
-// whether they have said something yet.
+// TestFull has connections come, of which those that have said nothing yet count for a
+// moment.
+func TestFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stile := newTurnstile(1)
+		stile.cost = maxDelay / 8
+		come := func(n int) (passing context.Context, passed func(bool)) {
+			for range n {
+				passing, passed = stile.arrive(t.Context())
+			}
+			return passing, passed
+		}
+		check := func(full bool, when string) {
+			t.Helper()
+			synctest.Wait()
+			if stile.full() != full {
+				t.Errorf("full is %t %s", !full, when)
+			}
+		}
+		_, gone := come(5)
+		check(false, "with five")
+		come(1)
+		check(true, "with six of eight: the others may come over DTLS")
+		gone(false)
+		check(false, "when one has left")
+		time.Sleep(maxSilence)
+		come(5)
+		check(false, "when those before have been silent")
+		passing, _ := come(1)
+		must(t, stile.wait(handshake.Newcomer).err)
+		go func() { _, _ = stile.take(passing, handshake.Newcomer) }()
+		check(true, "with one that waits, and five that are to")
+		time.Sleep(maxSilence)
+		check(false, "with one that waits")
+		stile.next()
+	})
+}
+
+// TestHangUps has many strangers leave after their first turn, whose server has
+// computed in vain: honest devices do not wait for them for long.
+func TestHangUps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const first, second, rate, lasts = time.Millisecond, 3 * time.Millisecond, 2100, 10
+		stile := newTurnstile(2)
+		come := func(honest bool) {
+			passing, passed := withPassage(t.Context())
+			begun := time.Now()
+			defer func() {
+				if took := time.Since(begun); honest && took > time.Second {
+					t.Errorf("an honest handshake takes %v", took)
+				}
+			}()
+			leave, err := stile.take(passing, handshake.Newcomer)
+			if err != nil {
+				passed(false)
+				return
+			}
+			time.Sleep(first)
+			leave()
+			time.Sleep(30 * time.Millisecond)
+			if honest {
+				leave, err = stile.take(passing, handshake.Begun)
+				must(t, err)
+				time.Sleep(second)
+				leave()
+			}
+			passed(honest)
+		}
+		for n := range rate * lasts {
+			go come(n%100 == 0)
+			time.Sleep(time.Second / rate)
+		}
+		time.Sleep(time.Minute)
+		stile.mu.Lock()
+		defer stile.mu.Unlock()
+		if stile.cost < first+second {
+			t.Errorf("a handshake is thought to cost %v", stile.cost)
+		}
+	})
+}
+
+// TestRoomForNewcomers has as many newcomers wait as can be served soon.
 func TestRoomForNewcomers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const cost = maxDelay / 10
@@ -338,22 +403,15 @@ func TestRoomForNewcomers(t *testing.T) {
 			}
 		}
 		check(10, "when nobody waits")
-		passing, passed := stile.arrive(t.Context())
-		_, gone := stile.arrive(t.Context())
-		_, _ = stile.arrive(t.Context())
-		check(7, "when three have come")
-		gone()
-		check(8, "when one has left")
+		passing, passed := withPassage(t.Context())
 		go func() { _, _ = stile.take(passing, handshake.Newcomer) }()
-		check(8, "when one waits for its turn")
-		time.Sleep(maxSilence)
-		check(9, "when one has been silent")
+		check(9, "when one waits for its turn")
 		for range 9 {
 			go func() {
 				passing, passed := withPassage(t.Context())
 				_, err := stile.take(passing, handshake.Newcomer)
 				must(t, err)
-				passed()
+				passed(true)
 			}()
 		}
 		check(0, "when ten wait")
@@ -362,7 +420,7 @@ func TestRoomForNewcomers(t *testing.T) {
 		}
 		stile.next()
 		check(1, "when the first has its turn")
-		passed()
+		passed(true)
 		synctest.Wait()
 		if room := stile.room(); room < 10 || stile.free != 1 {
 			t.Errorf("room for %d when all are through, %d turns are free", room, stile.free)
@@ -388,7 +446,7 @@ func TestCostIsLearnt(t *testing.T) {
 					}
 					leave()
 				}
-				passed()
+				passed(true)
 			}
 			if got := stile.capacity(); got < tt.capacity*9/10 || got > tt.capacity*11/10 {
 				t.Errorf("with handshakes of %v, %d can be had in %v, want %d", tt.turn, got, maxDelay, tt.capacity)

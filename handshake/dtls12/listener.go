@@ -44,8 +44,9 @@ type Limits struct {
 	HalfOpenPerPrefix int // half-open handshakes from one IPv4 /24 or IPv6 /56
 	Associations      int // remote addresses altogether
 	Queue             int // datagrams, of at most 8 KiB, that wait for one reader
-	// Room, if set, bounds how many handshakes may wait for their clients to return
-	// with the cookie: as many as would have their turn in time. Without room a first
+	// Room, if set, bounds how many handshakes may wait for the turn to answer their
+	// first hello, or for their clients to return with the cookie: as many as would
+	// have their turn in time. Without room a first
 	// hello is dropped, and its client says it again. It is called for each first
 	// hello, by one goroutine, and may not wait.
 	Room func() int
@@ -91,13 +92,14 @@ type Listener struct {
 	halfOpen int
 	prefixes map[netip.Prefix]*network
 	shed     uint64    // handshakes that a limit refused or ended
-	unproved list.List // half-open remotes without a cookie, from the oldest
+	held     int       // half-open remotes that wait for this side
+	unproved list.List // half-open remotes that are to return with the cookie, from the oldest
 }
 
 // A network is the half-open remotes of a prefix.
 type network struct {
 	halfOpen int
-	unproved list.List // those without a cookie, from the oldest
+	unproved list.List // those that are to return with the cookie, from the oldest
 }
 
 // A route is where the datagrams of an address go. At least one is set.
@@ -275,7 +277,7 @@ func (l *Listener) admit(from netip.AddrPort) *remote {
 	}
 	prefix := sourcePrefix(from.Addr())
 	origin := l.prefixes[prefix]
-	full := l.limits.Room != nil && l.unproved.Len() >= l.limits.Room() && !l.makeRoom(&l.unproved) ||
+	full := l.limits.Room != nil && l.unproved.Len()+l.held >= l.limits.Room() && !l.makeRoom(&l.unproved) ||
 		origin != nil && origin.halfOpen >= l.limits.HalfOpenPerPrefix && !l.makeRoom(&origin.unproved) ||
 		l.halfOpen >= l.limits.HalfOpen && !l.makeRoom(&l.unproved)
 	if full || l.count >= l.limits.Associations {
@@ -289,8 +291,8 @@ func (l *Listener) admit(from netip.AddrPort) *remote {
 	l.count++
 	l.halfOpen++
 	origin.halfOpen++
-	r := &remote{listener: l, addr: from, peer: net.UDPAddrFromAddrPort(from), queue: newQueue(l.limits.Queue, maxUnproved), since: time.Now()}
-	r.unproved, r.unprovedHere = l.unproved.PushBack(r), origin.unproved.PushBack(r)
+	r := &remote{listener: l, addr: from, peer: net.UDPAddrFromAddrPort(from), queue: newQueue(l.limits.Queue, maxUnproved)}
+	l.list(r)
 	return r
 }
 
@@ -318,8 +320,19 @@ func (l *Listener) prove(r *remote) {
 	r.queue.allow(maxHandshake)
 }
 
-// unlist takes r from those that may have to give way. The caller holds mu.
+// list puts r among those that may have to give way. The caller holds mu.
+func (l *Listener) list(r *remote) {
+	r.since = time.Now()
+	r.unproved, r.unprovedHere = l.unproved.PushBack(r), l.prefixes[sourcePrefix(r.addr.Addr())].unproved.PushBack(r)
+}
+
+// unlist takes r from those that may have to give way, or wait for this side. The
+// caller holds mu.
 func (l *Listener) unlist(r *remote) {
+	if r.held {
+		r.held = false
+		l.held--
+	}
 	if r.unproved != nil {
 		l.unproved.Remove(r.unproved)
 		l.prefixes[sourcePrefix(r.addr.Addr())].unproved.Remove(r.unprovedHere)

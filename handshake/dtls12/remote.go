@@ -18,11 +18,13 @@ type remote struct {
 	queue    *queue
 	hello    random // of the ClientHello that it began with
 
-	// Its places among those that have not returned with the cookie, of the Listener
-	// and of its prefix; nil once it has. Guarded by the Listener's mu.
+	// Its places among those that are to return with the cookie, of the Listener and
+	// of its prefix; nil while it waits for this side, and once it has returned.
+	// Guarded by the Listener's mu, as all below.
 	unproved, unprovedHere *list.Element
-	since                  time.Time // when the client's time began; zero while it waits for this side. Guarded by the Listener's mu
-	forgotten              bool      // guarded by the Listener's mu
+	since                  time.Time // when its time to return began
+	held                   bool      // it waits for this side
+	forgotten              bool
 }
 
 // RemoteAddr returns the address of the client.
@@ -35,21 +37,32 @@ func (r *remote) establish() { r.listener.establish(r) }
 func (r *remote) prove() { r.listener.prove(r) }
 
 // hold stops the client's time to return with the cookie: it is this side's turn.
-func (r *remote) hold() { r.restart(time.Time{}) }
+func (r *remote) hold() {
+	l := r.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.unproved != nil {
+		l.unlist(r)
+		r.held = true
+		l.held++
+	}
+}
 
 // release begins the client's time anew.
-func (r *remote) release() { r.restart(time.Now()) }
-
-func (r *remote) restart(since time.Time) {
-	r.listener.mu.Lock()
-	defer r.listener.mu.Unlock()
-	r.since = since
+func (r *remote) release() {
+	l := r.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.held {
+		l.unlist(r)
+		l.list(r)
+	}
 }
 
 // isStale reports whether a client that has not returned with the cookie has had its
 // time. The caller holds the Listener's mu.
 func (r *remote) isStale() bool {
-	return r.unproved != nil && !r.since.IsZero() && time.Since(r.since) >= leastReturn
+	return r.unproved != nil && time.Since(r.since) >= leastReturn
 }
 
 // ReadFrom implements net.PacketConn.

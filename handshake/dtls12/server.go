@@ -56,6 +56,7 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 		_ = conn.Close()
 		return nil, fmt.Errorf("handshake with %v: %w", peer, a.classify(err, w))
 	}
+	cookie.Reset(s.config.cookieTimeout())
 	engine, err := dtls.ServerWithOptions(w, peer, options(a, w)...)
 	if err != nil {
 		_ = conn.Close()
@@ -105,6 +106,7 @@ func options(a *attempt, w *wire) []dtls.ServerOption {
 			}
 			proof := time.AfterFunc(a.config.LookupTime+a.config.cookieTimeout(), func() { a.abandon(errUnproved) })
 			context.AfterFunc(a.ctx, func() { proof.Stop() })
+			defer a.pause() // without a Finished of the client's, nothing is sent that ends it
 			return a.serverKey(identity)
 		}))
 	}

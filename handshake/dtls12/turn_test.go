@@ -3,9 +3,12 @@ package dtls12_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -92,6 +95,59 @@ func TestNoTurn(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestTurnEndsWithoutAnAnswer has a hello and a key to which a server says nothing: no
+// turn lasts longer than it computes.
+func TestTurnEndsWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	client := newClient(t, p.config(t, "device.example.com"))
+	keys, wrong := keyConfig(t)
+	wrong.PSKKey = func() []byte { return make([]byte, 32) }
+	wrong.Timeout = time.Second
+	keys.FlightInterval, wrong.FlightInterval = time.Minute, time.Minute // nobody says anything twice
+	for name, tt := range map[string]struct {
+		config dtls12.Config
+		last   handshake.Stage
+		come   func(to net.Addr)
+	}{
+		"hello": {p.config(t, serverName), handshake.Unproved, func(to net.Addr) {
+			hello := firstHello(t, client)
+			rest := hello[25+2+32:] // after version and random: session, cookie, suites, compression, extensions
+			rest = rest[1+rest[0]:]
+			rest = rest[1+rest[0]:]
+			rest = rest[2+binary.BigEndian.Uint16(rest):]
+			rest = rest[1+rest[0]:]
+			rest[0]++ // the extensions end after the message
+			send(t, socket(t), to, hello)
+		}},
+		"key": {keys, handshake.Newcomer, func(to net.Addr) {
+			wantCode(t, dial(t, newClient(t, wrong), to).err, muster.CodeHandshakeTimeout)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			left := make(chan handshake.Stage, 2)
+			tt.config.Turn = func(_ context.Context, at handshake.Stage) (func(), error) {
+				return sync.OnceFunc(func() { left <- at }), nil
+			}
+			tt.config.CookieTimeout = time.Minute
+			listener := listen(t, dtls12.Limits{})
+			ended := serve(t, listener, newServer(t, tt.config))
+			tt.come(listener.Addr())
+			for at := range left {
+				if at == tt.last {
+					break
+				}
+			}
+			select {
+			case r := <-ended:
+				t.Errorf("the handshake has ended: %v", r.err)
+			default:
+			}
+		})
 	}
 }
 

@@ -29,7 +29,8 @@ type wire struct {
 	peer     net.Addr
 	attempt  *attempt
 	passing  atomic.Bool // the handshake has ended
-	early    [][]byte    // datagrams that await has read; used by the reader alone, as repeated
+	early    [][]byte    // datagrams that await has read; used by the reader alone, as resumed and repeated
+	resumed  bool        // pion has had what await has read, and not asked for more
 	repeated int         // messages of the handshake since its end
 
 	mu       sync.Mutex
@@ -89,12 +90,17 @@ func (w *wire) await(ctx context.Context) (hello, error) {
 }
 
 // ReadFrom implements net.PacketConn. It drops what does not come from the peer,
-// since pion takes datagrams from everywhere, and forged records.
+// since pion takes datagrams from everywhere, and forged records. The turn to answer
+// the first hello ends with the next read, for pion may have nothing to answer.
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 	if len(w.early) > 0 {
 		n := copy(b, w.early[0])
-		w.early = w.early[1:]
+		w.early, w.resumed = w.early[1:], true
 		return n, w.peer, nil
+	}
+	if w.resumed {
+		w.resumed = false
+		w.attempt.pause()
 	}
 	for {
 		n, from, err := w.PacketConn.ReadFrom(b)
