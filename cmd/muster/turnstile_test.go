@@ -366,8 +366,8 @@ func TestHangUps(t *testing.T) {
 			}
 			time.Sleep(first)
 			leave()
-			time.Sleep(30 * time.Millisecond)
 			if honest {
+				time.Sleep(30 * time.Millisecond)
 				leave, err = stile.take(passing, handshake.Begun)
 				must(t, err)
 				time.Sleep(second)
