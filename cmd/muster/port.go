@@ -22,7 +22,7 @@ func newStreamServer(name muster.FQDN, limits handshakeConfig, identity identity
 	if r.psk != nil {
 		keys, err := tlspsk.NewServer(tlspsk.Config{
 			Name: name, PSK: r.psk, Suites: limits.pskSuites(), RefuseMACThenEncrypt: limits.RefuseMACThenEncrypt,
-			RefusalTime: r.pskTime, Timeout: limits.Timeout,
+			RefusalTime: r.pskTime, Idle: endTurn, Timeout: limits.Timeout,
 		})
 		if err != nil {
 			return nil, err

@@ -31,6 +31,9 @@ func establish(ctx context.Context, transport net.Conn, m *machine) (*handshake.
 	if err != nil {
 		err = m.handshakeError(ctx, err)
 		if !asked.IsZero() {
+			if m.config.Idle != nil {
+				m.config.Idle(ctx)
+			}
 			level(ctx, time.Until(asked.Add(m.config.RefusalTime)))
 		}
 		if f, ok := errors.AsType[*fault](err); ok {

@@ -29,8 +29,12 @@ func TestRefusalTime(t *testing.T) {
 				if wrong {
 					cc.Key = bytes.Repeat([]byte{1}, muster.KeySize)
 				}
-				begun := time.Now()
+				begun, idle := time.Now(), time.Time{}
+				sc.Idle = func(context.Context) { idle = time.Now() }
 				err := over(t, cc, sc)
+				if idle.IsZero() != (err == nil) || !idle.IsZero() && idle.Sub(begun) != search {
+					t.Errorf("%s, wrong key %v: said to wait after %v", identity, wrong, idle.Sub(begun))
+				}
 				took, want := time.Since(begun), 3*time.Second
 				if good := identity == testIdentity && !wrong; good != (err == nil) {
 					t.Errorf("%s: %v", identity, err)

@@ -92,6 +92,9 @@ type Config struct {
 	// a Server ends a handshake that fails, so that the time that PSK takes for an
 	// identity does not show. It should be the longest that PSK may take.
 	RefusalTime time.Duration
+	// Idle, if set, is called when a Server begins to wait until then. The context is
+	// that of the handshake.
+	Idle func(ctx context.Context)
 
 	// Timeout bounds a handshake. Zero means DefaultTimeout.
 	Timeout time.Duration
