@@ -59,6 +59,7 @@ type turnstile struct {
 	turns        int           // altogether; never changes
 }
 
+// A waiting handshake is one that asked for a turn.
 type waiting struct {
 	turn chan grant
 	came time.Time
@@ -222,7 +223,7 @@ func (t *turnstile) room() int {
 
 // full reports whether it is better to turn a connection away. To do so before it has
 // said a word costs a fiftieth of its handshake. A quarter of the room is left to those
-// that come over DTLS, which are fewer in each moment.
+// that come over DTLS, who would else have none while connections fill it.
 func (t *turnstile) full() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -46,9 +46,9 @@ type Limits struct {
 	Queue             int // datagrams, of at most 8 KiB, that wait for one reader
 	// Room, if set, bounds how many handshakes may wait for the turn to answer their
 	// first hello, or for their clients to return with the cookie: as many as would
-	// have their turn in time. Without room a first
-	// hello is dropped, and its client says it again. It is called for each first
-	// hello, by one goroutine, and may not wait.
+	// have their turn in time. Without room a first hello is dropped, and its client
+	// says it again. It is called for each first hello, by one goroutine, and may not
+	// wait.
 	Room func() int
 }
 
@@ -71,7 +71,8 @@ func (l Limits) withDefaults() Limits {
 // half-open handshakes, of a prefix or altogether. Then the oldest of them whose
 // client has not returned with the cookie gives way to a new one, after a quarter
 // of a second at the earliest, in place of the Server's CookieTimeout: most honest
-// clients return sooner.
+// clients return sooner. The time in which a Server waits for its turn to answer does
+// not count.
 //
 // A client that begins again from the address of an association, as after a
 // restart, gets a second, half-open one beside it, which replaces the first only

@@ -59,6 +59,7 @@ func (s *Server) Handshake(ctx context.Context, conn net.PacketConn, peer net.Ad
 	cookie.Reset(s.config.cookieTimeout())
 	engine, err := dtls.ServerWithOptions(w, peer, options(a, w)...)
 	if err != nil {
+		a.pause()
 		_ = conn.Close()
 		return nil, muster.Refuse(muster.CodeHandshakeFailed, "%w", err)
 	}
