@@ -151,23 +151,16 @@ func change(ctx context.Context, path string, with func(tx *sql.Tx) error) (err 
 }
 
 // vacuum copies a database as it is at one moment. Erased octets are not in the copy.
-func vacuum(ctx context.Context, path, to string) (err error) {
+func vacuum(ctx context.Context, path, to string) error {
 	// query_only would forbid the copy as well.
-	db, err := connect(path, []string{"busy_timeout(5000)", "temp_store(MEMORY)", "trusted_schema(OFF)"})
-	if err != nil {
+	pragmas := []string{"busy_timeout(5000)", "temp_store(MEMORY)", "trusted_schema(OFF)"}
+	return withConn(ctx, path, pragmas, func(conn *sql.Conn) error {
+		if _, err := schemaOf(ctx, conn); err != nil {
+			return err
+		}
+		_, err := conn.ExecContext(ctx, "VACUUM INTO ?", to)
 		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return identify(err)
-	}
-	defer conn.Close()
-	if _, err := schemaOf(ctx, conn); err != nil {
-		return err
-	}
-	_, err = conn.ExecContext(ctx, "VACUUM INTO ?", to)
-	return err
+	})
 }
 
 // place is archive.Place for a database, of whose write-ahead log nothing may be

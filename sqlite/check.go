@@ -54,21 +54,13 @@ func snapshot(ctx context.Context, path string, use func(*sql.Conn) error) (err 
 	if path, err = realPath(path); err != nil {
 		return err
 	}
-	db, err := connect(path, readerPragmas())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return identify(err)
-	}
-	defer conn.Close()
-	// One transaction sees one state, whoever writes.
-	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
-		return identify(err)
-	}
-	return use(conn)
+	return withConn(ctx, path, readerPragmas(), func(conn *sql.Conn) error {
+		// One transaction sees one state, whoever writes.
+		if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+			return identify(err)
+		}
+		return use(conn)
+	})
 }
 
 // schemaOf returns the version of a database's schema, which must be this one's.

@@ -52,6 +52,18 @@ func mustCreate(t testing.TB, store *sqlite.Store, e mef.Enrolment) {
 	}
 }
 
+// withOne returns the file of a store that was closed with one enrolment in it.
+func withOne(t testing.TB) (path string) {
+	t.Helper()
+	path = create(t)
+	store := openAt(t, path)
+	mustCreate(t, store, enrolment(t, 1))
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // edit changes a closed database behind the back of its store.
 func edit(t *testing.T, path, statement string, args ...any) {
 	t.Helper()
@@ -241,12 +253,7 @@ func TestClosed(t *testing.T) {
 // A closed store is one file, which the operator may copy or move.
 func TestCloseLeavesOneFile(t *testing.T) {
 	t.Parallel()
-	path := create(t)
-	store := openAt(t, path)
-	mustCreate(t, store, enrolment(t, 1))
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	path := withOne(t)
 	files, err := filepath.Glob(path + "*")
 	if err != nil || !slices.Equal(files, []string{path, path + "-lock"}) {
 		t.Errorf("the files are %v, %v", files, err)
@@ -334,17 +341,11 @@ func TestEditedRecords(t *testing.T) {
 // A database of the first version is brought forward with what is in it.
 func TestFirstVersionIsBroughtForward(t *testing.T) {
 	t.Parallel()
-	path := create(t)
-	store := openAt(t, path)
-	e := enrolment(t, 1)
-	mustCreate(t, store, e)
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	path, e := withOne(t), enrolment(t, 1)
 	edit(t, path, `DROP TABLE key_target; DROP TABLE key_registration; DROP TABLE command; DROP TABLE kpm; DROP TABLE audit_entry; DROP TABLE audit_anchor; PRAGMA user_version = 1;
 		DROP INDEX enrolment_data_key; DROP INDEX credential_data_key;
 		UPDATE data_key SET seals = seals`)
-	store = openAt(t, path)
+	store := openAt(t, path)
 	if got, err := fetch(t.Context(), store, e); err != nil || !got.Ke.Equal(e.Ke) {
 		t.Errorf("an enrolment of the first version: %v", err)
 	}

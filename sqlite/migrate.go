@@ -17,17 +17,24 @@ func Schema() int { return len(migrations()) }
 // Migrate brings a database to the version of the schema that is this Muster's, as
 // Open does, and returns the versions that it had and has. No Store may have it open.
 func Migrate(ctx context.Context, path string) (from, to int, err error) {
-	steps := migrations()
-	err = alone(ctx, path, func(conn *sql.Conn) error {
-		if from, err = versionOf(ctx, conn, len(steps)); err != nil {
-			return err
-		}
-		return migrate(ctx, conn, steps, from)
+	err = alone(ctx, path, func(conn *sql.Conn) (err error) {
+		from, err = bringForward(ctx, conn)
+		return err
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("migrate %s: %w", path, err)
 	}
-	return from, len(steps), nil
+	return from, Schema(), nil
+}
+
+// bringForward takes the steps that a database has not, and returns the version that
+// it had.
+func bringForward(ctx context.Context, conn *sql.Conn) (from int, err error) {
+	steps := migrations()
+	if from, err = versionOf(ctx, conn, len(steps)); err != nil {
+		return 0, err
+	}
+	return from, migrate(ctx, conn, steps, from)
 }
 
 // MigrateBack brings a database from this Muster's version of the schema to the one
@@ -53,7 +60,12 @@ func alone(ctx context.Context, path string, use func(*sql.Conn) error) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	db, err := connect(path, writerPragmas())
+	return withConn(ctx, path, writerPragmas(), use)
+}
+
+// withConn opens a database for as long as use takes, with one connection.
+func withConn(ctx context.Context, path string, pragmas []string, use func(*sql.Conn) error) (err error) {
+	db, err := connect(path, pragmas)
 	if err != nil {
 		return err
 	}

@@ -140,12 +140,7 @@ func TestPowerCut(t *testing.T) {
 // the file is of one of the two versions, and of the one that was told.
 func TestPowerCutOfMigration(t *testing.T) {
 	t.Parallel()
-	path := create(t)
-	store := openAt(t, path)
-	mustCreate(t, store, enrolment(t, 1))
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	path := withOne(t)
 	tables := func(path string) string {
 		db, err := sql.Open("sqlite", path)
 		if err != nil {

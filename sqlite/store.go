@@ -154,12 +154,7 @@ func (s *Store) open(ctx context.Context, path string, queue int) error {
 		return identify(err)
 	}
 	s.write.conn = conn
-	steps := migrations()
-	version, err := versionOf(ctx, conn, len(steps))
-	if err != nil {
-		return err
-	}
-	if err := migrate(ctx, conn, steps, version); err != nil {
+	if _, err := bringForward(ctx, conn); err != nil {
 		return err
 	}
 	if s.readerDB, err = connect(path, readerPragmas()); err != nil {
