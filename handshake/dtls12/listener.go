@@ -292,7 +292,7 @@ func (l *Listener) admit(from netip.AddrPort) *remote {
 	l.count++
 	l.halfOpen++
 	origin.halfOpen++
-	r := &remote{listener: l, addr: from, peer: net.UDPAddrFromAddrPort(from), queue: newQueue(l.limits.Queue, maxUnproved)}
+	r := &remote{listener: l, addr: from, peer: net.UDPAddrFromAddrPort(from), network: origin, queue: newQueue(l.limits.Queue, maxUnproved)}
 	l.list(r)
 	return r
 }
@@ -324,7 +324,7 @@ func (l *Listener) prove(r *remote) {
 // list puts r among those that may have to give way. The caller holds mu.
 func (l *Listener) list(r *remote) {
 	r.since = time.Now()
-	r.unproved, r.unprovedHere = l.unproved.PushBack(r), l.prefixes[sourcePrefix(r.addr.Addr())].unproved.PushBack(r)
+	r.unproved, r.unprovedHere = l.unproved.PushBack(r), r.network.unproved.PushBack(r)
 }
 
 // unlist takes r from those that may have to give way, or wait for this side. The
@@ -336,7 +336,7 @@ func (l *Listener) unlist(r *remote) {
 	}
 	if r.unproved != nil {
 		l.unproved.Remove(r.unproved)
-		l.prefixes[sourcePrefix(r.addr.Addr())].unproved.Remove(r.unprovedHere)
+		r.network.unproved.Remove(r.unprovedHere)
 		r.unproved, r.unprovedHere = nil, nil
 	}
 }
@@ -353,11 +353,11 @@ func sourcePrefix(addr netip.Addr) netip.Prefix {
 // settle ends the half-open state of r. The caller holds mu.
 func (l *Listener) settle(r *remote) {
 	l.unlist(r)
-	prefix := sourcePrefix(r.addr.Addr())
 	l.halfOpen--
-	if l.prefixes[prefix].halfOpen--; l.prefixes[prefix].halfOpen == 0 {
-		delete(l.prefixes, prefix)
+	if r.network.halfOpen--; r.network.halfOpen == 0 {
+		delete(l.prefixes, sourcePrefix(r.addr.Addr()))
 	}
+	r.network = nil
 }
 
 // establish makes r the established remote of its address, in place of another.

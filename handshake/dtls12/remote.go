@@ -16,7 +16,8 @@ type remote struct {
 	addr     netip.AddrPort
 	peer     net.Addr // addr
 	queue    *queue
-	hello    random // of the ClientHello that it began with
+	network  *network // of addr, as long as it is half open
+	hello    random   // of the ClientHello that it began with
 
 	// Its places among those that are to return with the cookie, of the Listener and
 	// of its prefix; nil while it waits for this side, and once it has returned.

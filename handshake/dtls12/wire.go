@@ -29,8 +29,7 @@ type wire struct {
 	peer     net.Addr
 	attempt  *attempt
 	passing  atomic.Bool // the handshake has ended
-	early    [][]byte    // datagrams that await has read; used by the reader alone, as resumed and repeated
-	resumed  bool        // pion has had what await has read, and not asked for more
+	early    [][]byte    // datagrams that await has read, empty until pion asks for more; used by the reader alone, as repeated
 	repeated int         // messages of the handshake since its end
 
 	mu       sync.Mutex
@@ -95,11 +94,11 @@ func (w *wire) await(ctx context.Context) (hello, error) {
 func (w *wire) ReadFrom(b []byte) (int, net.Addr, error) {
 	if len(w.early) > 0 {
 		n := copy(b, w.early[0])
-		w.early, w.resumed = w.early[1:], true
+		w.early = w.early[1:]
 		return n, w.peer, nil
 	}
-	if w.resumed {
-		w.resumed = false
+	if w.early != nil {
+		w.early = nil
 		w.attempt.pause()
 	}
 	for {
